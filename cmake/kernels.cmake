@@ -1,0 +1,28 @@
+# One extension module, llamo_ros/_kernels, from every kernels/<operation>/cpu_kernel.cpp. Each file defines
+#   void register_<operation>(pybind11::module_& m);
+# and the module that calls them all is generated here, so that a new folder needs no edit anywhere else.
+function(llamo_add_kernels)
+  find_package(Threads REQUIRED)
+  find_package(Python3 REQUIRED COMPONENTS Interpreter Development.Module)
+  set(PYTHON_EXECUTABLE "${Python3_EXECUTABLE}")
+  find_package(pybind11_vendor QUIET)  # a ROS 2 installation brings pybind11 so, pip as a Python package
+  execute_process(COMMAND "${Python3_EXECUTABLE}" -m pybind11 --cmakedir
+    OUTPUT_VARIABLE pybind11_directory OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+  find_package(pybind11 CONFIG REQUIRED HINTS "${pybind11_directory}")
+
+  file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/kernels/*/cpu_kernel.cpp")
+  set(KERNEL_DECLARATIONS "")
+  set(KERNEL_REGISTRATIONS "")
+  foreach(source IN LISTS sources)
+    get_filename_component(folder "${source}" DIRECTORY)
+    get_filename_component(operation "${folder}" NAME)
+    string(APPEND KERNEL_DECLARATIONS "void register_${operation}(pybind11::module_& m);\n")
+    string(APPEND KERNEL_REGISTRATIONS "  register_${operation}(m);\n")
+  endforeach()
+  configure_file(kernels/module.cpp.in "${CMAKE_CURRENT_BINARY_DIR}/kernels/module.cpp" @ONLY)
+
+  pybind11_add_module(_kernels "${CMAKE_CURRENT_BINARY_DIR}/kernels/module.cpp" ${sources})
+  # No -march=native: the module must run on machines other than the one that built it.
+  target_compile_options(_kernels PRIVATE -O3 -Wall -Wextra)
+  target_link_libraries(_kernels PRIVATE Threads::Threads)
+endfunction()

@@ -1,0 +1,50 @@
+"""Which implementation of a kernel runs: chosen by device, or the one asked for by name, never silently another."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+
+from llamo_ros.core.errors import BackendError
+
+BACKENDS = ("auto", "reference", "cpu")
+
+
+def choose_backend(requested: str, device: torch.device) -> str:
+    """The backend for tensors on `device`: "reference" (PyTorch, any device) or "cpu" (the compiled kernels).
+
+    Args:
+        requested: "auto" takes "cpu" for tensors in main memory and "reference" for any others. Other names are taken
+            at their word.
+        device: Where the tensors are.
+
+    Raises:
+        BackendError: there is no such backend, or it cannot compute on this device.
+    """
+    if requested not in BACKENDS:
+        raise BackendError(f"there is no backend {requested!r}. Backends: {', '.join(BACKENDS)}.")
+    if requested == "auto":
+        return "cpu" if device.type == "cpu" else "reference"
+    if requested == "cpu" and device.type != "cpu":
+        raise BackendError(
+            f"backend 'cpu' was asked for, but the tensors are on {device}. "
+            "Move them with .cpu(), or use backend='auto' to choose by device."
+        )
+    return requested
+
+
+def compiled_kernels() -> ModuleType:
+    """The extension module ``llamo_ros._kernels`` with every compiled kernel.
+
+    Raises:
+        BackendError: it was not built, or was built for another Python.
+    """
+    try:
+        from llamo_ros import _kernels  # here and not above: the reference must work without it
+    except ImportError as error:
+        raise BackendError(
+            f"the compiled kernels cannot be imported ({error}). Build them with `pip install .` or `colcon build` in "
+            "the llamo_ros repository, or ask for backend='reference', which is slower."
+        ) from error
+    return _kernels

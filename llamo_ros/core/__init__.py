@@ -1,0 +1,1 @@
+"""What every room shares: errors, resources, seeds. No model, no ROS."""

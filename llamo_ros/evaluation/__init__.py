@@ -1,0 +1,1 @@
+"""Measuring sticks: metrics, prompt checks and benchmark tables."""

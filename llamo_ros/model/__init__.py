@@ -1,0 +1,1 @@
+"""LLaMo: one file per box of the paper's figure, and `llamo.py` that joins them."""

@@ -1,0 +1,97 @@
+"""The Llama architecture, one branch: embedding, layers, norm. Text branch and motion branch are both made of it.
+
+Operation order follows transformers' ``LlamaForCausalLM`` exactly, so that a text-only pass gives bit-identical logits.
+Parameter names match that checkpoint format.
+"""
+
+# B batch, S sequence, D width, H heads, K key/value heads, E head width
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llamo_ros.model.config import BackboneConfig
+
+
+class LlamaNorm(nn.Module):
+    """RMSNorm, computed in float32."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        dtype = x.dtype
+        x = x.to(torch.float32)
+        x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.epsilon)
+        return self.weight * x.to(dtype)
+
+
+class SelfAttention(nn.Module):
+    """Projections of one branch; the attention itself is shared by the branches, see ``mixture_of_transformers``."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.q_proj = nn.Linear(config.width, config.heads * config.head_dim, bias=False)
+        self.k_proj = nn.Linear(config.width, config.kv_heads * config.head_dim, bias=False)
+        self.v_proj = nn.Linear(config.width, config.kv_heads * config.head_dim, bias=False)
+        self.o_proj = nn.Linear(config.heads * config.head_dim, config.width, bias=False)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.width, config.ffn_width, bias=False)
+        self.up_proj = nn.Linear(config.width, config.ffn_width, bias=False)
+        self.down_proj = nn.Linear(config.ffn_width, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class LlamaLayer(nn.Module):
+    """Weights of one layer of one branch."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.input_layernorm = LlamaNorm(config.width, config.norm_eps)
+        self.self_attn = SelfAttention(config)
+        self.post_attention_layernorm = LlamaNorm(config.width, config.norm_eps)
+        self.mlp = FeedForward(config)
+
+
+class LlamaBranch(nn.Module):
+    """All layers of one modality, with its own final norm; the text branch also owns the token embedding."""
+
+    def __init__(self, config: BackboneConfig, with_embedding: bool) -> None:
+        super().__init__()
+        if with_embedding:
+            self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
+            if not config.tie_embeddings:
+                self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
+        self.layers = nn.ModuleList(LlamaLayer(config) for _ in range(config.layers))
+        self.norm = LlamaNorm(config.width, config.norm_eps)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits (..., vocab_size) of normed hidden states (..., D)."""
+        head = self.lm_head.weight if hasattr(self, "lm_head") else self.embed_tokens.weight
+        return F.linear(hidden, head)
+
+
+def rotary_tables(config: BackboneConfig, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosine and sine (1, 1, S, E) of rotary position embedding for integer ``positions`` (S,)."""
+    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=positions.device) / config.head_dim
+    angles = positions[:, None].float() * (1.0 / (config.rope_theta**exponents))
+    angles = torch.cat((angles, angles), dim=-1)[None, None]
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def apply_rotary(x_BHSE: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotate queries or keys by their position."""
+    first, second = x_BHSE[..., : x_BHSE.shape[-1] // 2], x_BHSE[..., x_BHSE.shape[-1] // 2 :]
+    return x_BHSE * cosine + torch.cat((-second, first), dim=-1) * sine

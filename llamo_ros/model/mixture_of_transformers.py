@@ -1,0 +1,199 @@
+"""Mixture-of-Transformers (paper section 3.2): norms, QKV, output projection and FFN per modality, one causal attention.
+
+Tokens reach their branch through index lists, so a pass with one modality touches one branch only: text-only input runs
+exactly the operations of the base Llama and never reads a motion weight.
+"""
+
+# B batch, S sequence (text and motion), D width, H heads, K key/value heads, E head width
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llamo_ros.core.errors import ShapeError
+from llamo_ros.model.config import BackboneConfig
+from llamo_ros.model.llama import LlamaBranch, LlamaLayer, apply_rotary, rotary_tables
+
+
+@dataclass(frozen=True)
+class ModalityRoute:
+    """Which tokens of a flattened (B * S) sequence go through which branch.
+
+    Attributes:
+        only: "text" or "motion" if all tokens are of that modality; then there are no lists. "" if they are mixed.
+        text: Flat indexes of text tokens.
+        motion: Flat indexes of motion tokens.
+        restore: Position of each token in the concatenation [text, motion].
+    """
+
+    only: str = ""
+    text: Tensor | None = None
+    motion: Tensor | None = None
+    restore: Tensor | None = None
+
+    @classmethod
+    def of(cls, is_motion_BS: Tensor) -> ModalityRoute:
+        """Route for a boolean mask (B, S) that is true at motion tokens."""
+        flat = is_motion_BS.reshape(-1)
+        motion = flat.nonzero(as_tuple=True)[0]
+        if len(motion) == 0:
+            return TEXT_ONLY
+        if len(motion) == len(flat):
+            return MOTION_ONLY
+        text = (~flat).nonzero(as_tuple=True)[0]
+        restore = torch.empty_like(flat, dtype=torch.long)
+        restore[text] = torch.arange(len(text), device=flat.device)
+        restore[motion] = torch.arange(len(text), len(flat), device=flat.device)
+        return cls("", text, motion, restore)
+
+    def apply(self, x: Tensor, text: Callable[[Tensor], Tensor], motion: Callable[[Tensor], Tensor]) -> Tensor:
+        """``text`` on text tokens and ``motion`` on motion tokens of x (B, S, ...), each on its own tokens only."""
+        if self.only:
+            return text(x) if self.only == "text" else motion(x)
+        flat = x.reshape(-1, x.shape[-1])
+        both = torch.cat([text(flat[self.text]), motion(flat[self.motion])])
+        return both[self.restore].reshape(*x.shape[:-1], both.shape[-1])
+
+
+TEXT_ONLY = ModalityRoute("text")
+MOTION_ONLY = ModalityRoute("motion")
+
+
+class KeyValueCache:
+    """Keys and values of all layers for the tokens so far, in buffers allocated once."""
+
+    def __init__(
+        self, config: BackboneConfig, batch: int, capacity: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        shape = (config.layers, batch, config.kv_heads, capacity, config.head_dim)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.length = 0
+
+    @property
+    def capacity(self) -> int:
+        """Most tokens it can hold."""
+        return self.keys.shape[3]
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Append the keys and values (B, K, S, E) of new tokens; returns all of this layer's so far."""
+        end = self.length + keys.shape[2]
+        if end > self.capacity:
+            raise ShapeError("keys", tuple(keys.shape), f"at most {self.capacity - self.length} more tokens")
+        self.keys[layer, :, :, self.length : end] = keys
+        self.values[layer, :, :, self.length : end] = values
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+
+class MixtureOfTransformers(nn.Module):
+    """Text branch and motion branch around one shared causal self-attention."""
+
+    def __init__(self, config: BackboneConfig, motion_dropout: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        self.motion_dropout = motion_dropout
+        self.text = LlamaBranch(config, with_embedding=True)
+        self.motion = LlamaBranch(config, with_embedding=False)
+
+    def copy_text_to_motion(self) -> None:
+        """Start the motion branch as a copy of the text branch (paper, supplement)."""
+        with torch.no_grad():
+            source = dict(self.text.named_parameters())
+            for name, parameter in self.motion.named_parameters():
+                parameter.copy_(source[name])
+
+    def forward(
+        self,
+        x_BSD: Tensor,
+        route: ModalityRoute,
+        cache: KeyValueCache | None = None,
+        key_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Final hidden states, normed by each token's branch.
+
+        Args:
+            x_BSD: Embedded tokens, shape (B, S, D).
+            route: Which token is of which modality.
+            cache: Earlier tokens; extended by these S.
+            key_mask: True at tokens that may be attended to, shape (B, cached + S); None if all may.
+
+        Returns:
+            Hidden states, shape (B, S, D).
+        """
+        sequence = x_BSD.shape[1]
+        past = cache.length if cache else 0
+        positions = torch.arange(past, past + sequence, device=x_BSD.device)
+        rotary = rotary_tables(self.config, positions, x_BSD.dtype)
+        mask = _attention_mask(sequence, past, key_mask)
+        for index, (text, motion) in enumerate(zip(self.text.layers, self.motion.layers, strict=True)):
+            x_BSD = x_BSD + self._attend(index, x_BSD, text, motion, route, rotary, mask, cache)
+            x_BSD = x_BSD + route.apply(
+                x_BSD,
+                lambda h, layer=text: layer.mlp(layer.post_attention_layernorm(h)),
+                lambda h, layer=motion: self._drop(layer.mlp(layer.post_attention_layernorm(h))),
+            )
+        if cache:
+            cache.length = past + sequence
+        return route.apply(x_BSD, self.text.norm, self.motion.norm)
+
+    def _attend(
+        self,
+        index: int,
+        x_BSD: Tensor,
+        text: LlamaLayer,
+        motion: LlamaLayer,
+        route: ModalityRoute,
+        rotary: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: KeyValueCache | None,
+    ) -> Tensor:
+        normed = route.apply(x_BSD, text.input_layernorm, motion.input_layernorm)
+        t, m = text.self_attn, motion.self_attn
+        queries = self._heads(route.apply(normed, t.q_proj, m.q_proj))
+        keys = self._heads(route.apply(normed, t.k_proj, m.k_proj))
+        values = self._heads(route.apply(normed, t.v_proj, m.v_proj))
+        queries, keys = apply_rotary(queries, *rotary), apply_rotary(keys, *rotary)
+        if cache:
+            keys, values = cache.extend(index, keys, values)
+        attended = self._attention(queries, keys, values, mask)
+        merged = attended.transpose(1, 2).reshape(*x_BSD.shape[:-1], -1).contiguous()
+        return route.apply(merged, t.o_proj, lambda h: self._drop(m.o_proj(h)))
+
+    def _attention(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        if torch.is_autocast_enabled("cpu") and queries.device.type == "cpu":
+            # The CPU's bfloat16 attention is 3 to 8 times slower than float32 at these sizes, forward and backward.
+            with torch.autocast("cpu", enabled=False):
+                return self._attention(queries.float(), keys.float(), values.float(), mask)
+        return F.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=mask,
+            is_causal=mask is None and queries.shape[2] > 1,
+            enable_gqa=self.config.kv_heads != self.config.heads,
+        )
+
+    def _heads(self, x_BSD: Tensor) -> Tensor:
+        return x_BSD.view(*x_BSD.shape[:-1], -1, self.config.head_dim).transpose(1, 2)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.motion_dropout, self.training)
+
+
+def _attention_mask(sequence: int, past: int, key_mask: Tensor | None) -> Tensor | None:
+    """Boolean mask (B or 1, 1, S, past + S); None where plain causal attention needs none."""
+    if key_mask is None and (past == 0 or sequence == 1):
+        return None
+    device = key_mask.device if key_mask is not None else None
+    rows = torch.arange(past, past + sequence, device=device)[:, None]
+    columns = torch.arange(past + sequence, device=device)[None, :]
+    causal = (columns <= rows)[None, None]
+    if key_mask is None:
+        return causal
+    # A padding token attends to itself, so that no row of the softmax is empty (NaN).
+    return (causal & key_mask[:, None, None, :]) | (columns == rows)[None, None]

@@ -1,0 +1,1 @@
+"""From motion capture with captions to a checkpoint: packing, data sets, losses, one training loop."""

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llamo_ros.core.errors import DatasetError
+from llamo_ros.motion.rotations import geodesic_angle, rotation_about_y
+from llamo_ros.training.source_data import read_sequences
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+ROW = {
+    "id": "one",
+    "kind": "bandai",
+    "split": "train",
+    "fps": 30,
+    "shard": "motion.npz",
+    "start": 2,
+    "length": 5,
+    "captions": [{"text": "a person wallks — slowly", "start": None, "end": None}],
+    "licence": "CC BY-NC 4.0",
+    "content": "walk",
+    "style": "tired",
+}
+
+
+def write(folder: Path, rows: list[dict], rotvec: np.ndarray | None = None) -> Path:
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (folder / "index.jsonl").write_text(lines, encoding="utf-8")
+    if rotvec is None:
+        rotvec = np.zeros((9, 22, 3), dtype=np.int16)
+        rotvec[:, 0, 1] = np.arange(9) * 1000
+    trans = np.tile(np.arange(len(rotvec), dtype=np.float32)[:, None], (1, 3))
+    np.savez(folder / "motion.npz", rotvec_i16=rotvec, trans=trans)
+    return folder
+
+
+def test_a_sequence_is_its_own_rows_of_the_shard_as_rotations_and_metres(tmp_path: Path) -> None:
+    (sequence,) = read_sequences(write(tmp_path, [ROW]))
+    assert len(sequence) == len(sequence.clip) == 5
+    np.testing.assert_array_equal(sequence.clip.root_positions[:, 0], [2, 3, 4, 5, 6])
+    expected = rotation_about_y(np.arange(2, 7) * 1000 * np.pi / 32767)
+    assert geodesic_angle(sequence.clip.rotations[:, 0], expected).max() < 1e-6  # chord form of float64
+
+
+def test_captions_and_licence_are_kept_as_they_are_written(tmp_path: Path) -> None:
+    (sequence,) = read_sequences(write(tmp_path, [ROW]))
+    assert sequence.captions == ("a person wallks — slowly",)
+    assert (sequence.licence, sequence.content, sequence.style) == ("CC BY-NC 4.0", "walk", "tired")
+
+
+def test_a_row_without_labels_has_empty_ones(tmp_path: Path) -> None:
+    row = {key: value for key, value in ROW.items() if key not in ("content", "style")}
+    (sequence,) = read_sequences(write(tmp_path, [row]))
+    assert (sequence.content, sequence.style) == ("", "")
+
+
+def test_shards_of_rows_that_are_not_kept_are_never_opened(tmp_path: Path) -> None:
+    write(tmp_path, [ROW, {**ROW, "id": "two", "shard": "absent.npz"}])
+    assert [s.id for s in read_sequences(tmp_path, keep=lambda row: row["id"] == "one")] == ["one"]
+    with pytest.raises(DatasetError, match=r"absent\.npz"):
+        list(read_sequences(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"start": 6}, "frames 6 to 11"),
+        ({"start": -1}, "frames -1"),
+        ({"length": 0}, "frames 2 to 2"),
+        ({"length": "5"}, "wrong type for length"),
+        ({"id": 7}, "wrong type for id"),
+        ({"captions": "a person walks"}, "captions"),
+        ({"captions": [{"text": None, "start": None, "end": None}]}, "captions"),
+        ({"shard": "../motion.npz"}, "without folders"),
+    ],
+)
+def test_a_malformed_row_is_refused_and_named(tmp_path: Path, change: dict, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        list(read_sequences(write(tmp_path, [{**ROW, **change}])))
+
+
+def test_missing_fields_and_broken_json_are_named_with_their_line(tmp_path: Path) -> None:
+    write(tmp_path, [ROW, {"id": "two"}])
+    with pytest.raises(DatasetError, match="line 2 has no kind"):
+        list(read_sequences(tmp_path))
+    (tmp_path / "index.jsonl").write_text(json.dumps(ROW)[:-5])
+    with pytest.raises(DatasetError, match="line 1 is not JSON"):
+        list(read_sequences(tmp_path))
+
+
+def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"index\.jsonl"):
+        list(read_sequences(tmp_path))
+
+
+def test_a_damaged_shard_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, [ROW])
+    whole = (tmp_path / "motion.npz").read_bytes()
+    (tmp_path / "motion.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DatasetError, match="cannot read shard"):
+        list(read_sequences(tmp_path))
+
+
+def test_a_shard_of_another_layout_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"int16 \(N, 22, 3\)"):
+        list(read_sequences(write(tmp_path, [ROW], rotvec=np.zeros((9, 22, 3), dtype=np.float32))))
+
+
+def test_the_real_data_has_the_documented_sequences() -> None:
+    if not SHARED.is_dir():
+        pytest.skip(f"no source data at {SHARED}")
+    sequences = list(read_sequences(SHARED))
+    assert len(sequences) == 3843
+    assert {s.kind for s in sequences} == {"h3d", "cmu_trial", "hdm05", "bandai"}
+    for sequence in sequences[::400]:
+        assert np.abs(sequence.clip.root_positions[0, [0, 2]]).max() < 1e-3  # the first frame is at the origin
