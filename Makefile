@@ -33,7 +33,7 @@ export TEXT
 help:
 	@echo "make demo      install, then turn a sentence into motion of a humanoid:"
 	@echo "               make demo TEXT=\"a person walks forward\" ROBOT=unitree_g1 SECONDS=8"
-	@echo "make test      install, then run the tests; no GPU and no network needed by then"
+	@echo "make test      install, then run the tests; needs no GPU"
 	@echo "make lint      check style and imports"
 	@echo "make install   make the environment in $(VENV) and install everything there"
 	@echo "make venv      only make the environment"

@@ -3,7 +3,8 @@
 CMakeLists.txt alone says what is installed. It installs into a staging folder, and from there:
 - `pip install .` packs everything into the wheel;
 - `pip install -e .` runs the Python of this checkout, so that only what is generated (interfaces, compiled kernels) is
-  copied into llamo_ros/, where git ignores it. Both put libraries, executables and share/ into the environment's prefix.
+  copied into llamo_ros/, where git ignores it.
+Both put libraries, executables and share/ into the environment's prefix.
 
 colcon does not use this file: package.xml says ament_cmake.
 """
@@ -26,7 +27,8 @@ ROOT = Path(__file__).resolve().parent
 PREFIX = Path(sys.prefix)  # the target environment, in pip's isolated build too
 SITE_PACKAGES = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
 # One build folder per environment: CMake remembers paths of the Python and the ROS 2 that it found.
-BUILD = ROOT / "build" / "pip" / f"{sys.implementation.cache_tag}-{hashlib.sha256(str(PREFIX).encode()).hexdigest()[:8]}"
+PREFIX_HASH = hashlib.sha256(str(PREFIX).encode()).hexdigest()[:8]
+BUILD = ROOT / "build" / "pip" / f"{sys.implementation.cache_tag}-{PREFIX_HASH}"
 STAGE = BUILD / "stage"
 
 
@@ -120,12 +122,14 @@ class CMakeBuild(build_ext):
         return []
 
 
-kernels = ["llamo_ros.kernels", *(f"llamo_ros.kernels.{package}" for package in find_packages("kernels"))]
+generated = [f"{NAME}.{folder}*" for folder in GENERATED_FOLDERS]
+rooms = find_packages(include=[NAME, f"{NAME}.*"], exclude=generated)
+kernels = [f"{NAME}.kernels", *(f"{NAME}.kernels.{operation}" for operation in find_packages("kernels"))]
 setup(
-    packages=find_packages(include=[NAME, f"{NAME}.*"], exclude=[f"{NAME}.{name}*" for name in GENERATED_FOLDERS]) + kernels,
-    package_dir={"llamo_ros.kernels": "kernels"},
+    packages=rooms + kernels,
+    package_dir={f"{NAME}.kernels": "kernels"},
     include_package_data=False,
-    ext_modules=[Extension("llamo_ros._kernels", [])],
+    ext_modules=[Extension(f"{NAME}._kernels", [])],
     cmdclass={"build_ext": CMakeBuild},
     data_files=[("share/llamo_ros", ["package.xml"])],
 )

@@ -34,17 +34,23 @@ def choose_backend(requested: str, device: torch.device) -> str:
     return requested
 
 
-def compiled_kernels() -> ModuleType:
-    """The extension module ``llamo_ros._kernels`` with every compiled kernel.
+def compiled_kernels(operation: str) -> ModuleType:
+    """The extension module ``llamo_ros._kernels``, which holds every compiled kernel.
+
+    Args:
+        operation: The kernel that is needed, by the name of its folder.
 
     Raises:
-        BackendError: it was not built, or was built for another Python.
+        BackendError: the module was not built, or for another Python, or before this kernel was written.
     """
+    advice = (
+        "Build them with `pip install .` or `colcon build` in the llamo_ros repository, or ask for "
+        "backend='reference', which is slower."
+    )
     try:
         from llamo_ros import _kernels  # here and not above: the reference must work without it
     except ImportError as error:
-        raise BackendError(
-            f"the compiled kernels cannot be imported ({error}). Build them with `pip install .` or `colcon build` in "
-            "the llamo_ros repository, or ask for backend='reference', which is slower."
-        ) from error
+        raise BackendError(f"the compiled kernels cannot be imported ({error}). {advice}") from error
+    if not hasattr(_kernels, operation):
+        raise BackendError(f"the compiled kernels were built before {operation!r} was part of them. {advice}")
     return _kernels

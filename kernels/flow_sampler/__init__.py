@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -52,7 +53,7 @@ class FlowHeadWeights:
     output_weight: Tensor
     output_bias: Tensor
 
-    def map(self, function) -> FlowHeadWeights:
+    def map(self, function: Callable[[Tensor], Tensor]) -> FlowHeadWeights:
         """The same weights with `function` applied to each tensor, as in ``weights.map(Tensor.double)``."""
         return FlowHeadWeights(*(function(tensor) for tensor in self.tensors().values()))
 
@@ -94,7 +95,7 @@ class FlowSampler:
         self.backend = choose_backend(backend, self.device)
         self.instruction_set = None
         if self.backend == "cpu":
-            kernels = compiled_kernels()
+            kernels = compiled_kernels("flow_sampler")
             self.instruction_set = _choose_instruction_set(instruction_set)
             arrays = (tensor.detach().contiguous().numpy() for tensor in weights.tensors().values())
             self._weights = kernels.FlowSamplerWeights(*arrays, instruction_set=self.instruction_set)
@@ -138,9 +139,13 @@ class FlowSampler:
             ParameterError: modulations are given in neither or both forms, a tensor is not float32 or elsewhere than
                 the weights, `guidance_scale` is not finite, or the latents come out NaN or infinite.
         """
-        parts = {"time_modulations": time_modulations, "condition_modulations": condition_modulations}
-        given = [name for name, tensor in (*parts.items(), ("modulations", modulations)) if tensor is not None]
-        if given not in (list(parts), ["modulations"]):
+        forms = {
+            "time_modulations": time_modulations,
+            "condition_modulations": condition_modulations,
+            "modulations": modulations,
+        }
+        given = {name: tensor for name, tensor in forms.items() if tensor is not None}
+        if list(given) not in (["time_modulations", "condition_modulations"], ["modulations"]):
             raise ParameterError(
                 f"modulations were given as {' and '.join(given) or 'nothing'}. Give either time_modulations (S, M) "
                 "together with condition_modulations (R, M), or modulations (S, R, M)."
@@ -163,7 +168,7 @@ class FlowSampler:
             latents = reference.flow_sampler(self._weights, noise.clone(), full, guidance_scale)
         # One look at the result instead of one at every argument: the loop lets no NaN or infinity disappear.
         if not torch.isfinite(latents).all():
-            _raise_not_finite(noise=noise, **{name: locals()[name] for name in given})
+            _raise_not_finite({"noise": noise, **given})
         return latents
 
     def _check_call(self, noise: Tensor, time: Tensor, condition: Tensor | None, guided: bool) -> None:
@@ -193,7 +198,7 @@ def instruction_sets() -> tuple[str, ...]:
     Raises:
         BackendError: the kernels are not built.
     """
-    return tuple(compiled_kernels().flow_sampler_instruction_sets())
+    return tuple(compiled_kernels("flow_sampler").flow_sampler_instruction_sets())
 
 
 def _choose_instruction_set(requested: str | None) -> str:
@@ -251,7 +256,7 @@ def _check_tensors(tensors: dict[str, Tensor | None], device: torch.device | Non
             raise ParameterError(f"{name} is on {tensor.device}, expected {device}. Move it with .to('{device}').")
 
 
-def _raise_not_finite(**arguments: Tensor) -> None:
+def _raise_not_finite(arguments: dict[str, Tensor]) -> None:
     """Say which argument made the latents NaN or infinite."""
     broken = [name for name, tensor in arguments.items() if not torch.isfinite(tensor).all()]
     if broken:

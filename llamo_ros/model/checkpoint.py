@@ -29,7 +29,7 @@ def save_checkpoint(
     dtype: torch.dtype = torch.bfloat16,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write a checkpoint folder; statistics stay float32, weights become ``dtype``, shards are at most ``shard_bytes``."""
+    """Write a checkpoint folder: weights as ``dtype``, statistics as float32, shards of at most ``shard_bytes``."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("model-*.safetensors"):
         old.unlink()
@@ -69,7 +69,8 @@ def checkpoint_folder(name_or_folder: str | Path) -> Path:
     if str(name_or_folder) in shipped:
         return shipped[str(name_or_folder)]
     raise CheckpointError(
-        f"there is no model {str(name_or_folder)!r}. Give a checkpoint folder or one of: {', '.join(shipped) or '(none)'}."
+        f"there is no model {str(name_or_folder)!r}. "
+        f"Give a checkpoint folder or one of: {', '.join(shipped) or '(none)'}."
     )
 
 

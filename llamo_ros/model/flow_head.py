@@ -5,7 +5,7 @@ With ``modulation="separable"`` (ours) every shift, scale and gate is A(SiLU(t))
 and the condition part one product per latent. "joint" is MAR's A(SiLU(t + c)).
 """
 
-# N rows (latents), C latent channels, W width, D condition width, M = 3 W blocks + 2 W modulation numbers, K Euler steps
+# N rows (latents), C latent channels, W width, D condition width, K Euler steps, M = 3 W blocks + 2 W modulations
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class FlowBlock(nn.Module):
         self.l2 = nn.Linear(width, width)
 
     def forward(self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
+        """Hidden state (..., W) after the block; the modulations broadcast to it."""
         hidden = F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
         return x + gate * self.l2(F.silu(self.l1(hidden)))
 
@@ -93,7 +94,8 @@ class FlowHead(nn.Module):
 class LatentSampler:
     """Noise to latents with a head's weights as they are now and a fixed number of Euler steps.
 
-    Everything that depends on flow time alone is computed once here (hoisting is exact); per latent only the condition's part and the loop remain.
+    Everything that depends on flow time alone is computed once here, which is exact; per latent only the condition's
+    part and the loop remain.
     """
 
     def __init__(self, head: FlowHead, steps: int, backend: str = "auto") -> None:

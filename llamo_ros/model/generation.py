@@ -1,4 +1,4 @@
-"""Generation loops beside the model: latents from a prompt, one by one; a caption from latents. Token ids in, no text."""
+"""Generation loops beside the model: latents from a prompt, one by one; a caption from latents. They know no text."""
 
 # B batch, R rows (conditional, then null), C latent channels, D width
 

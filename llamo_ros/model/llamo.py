@@ -1,4 +1,4 @@
-"""LLaMo: text branch, motion branch, motion VAE, adapter, projector, flow head, exit head. This file only joins them."""
+"""LLaMo: text and motion branch, motion VAE, adapter, projector, flow head, exit head. This file only joins them."""
 
 # B batch, S sequence (text and motion), D width, C latent channels, V text vocabulary
 
@@ -21,8 +21,8 @@ PADDING = -2
 class Llamo(nn.Module):
     """One model for both directions between language and motion.
 
-    Token sequences are integers: text ids below V, ``begin_motion`` = V, ``end_motion`` = V + 1 (rows of their own, so the
-    frozen text embedding stays untouched and the text logits have V columns), ``MOTION`` where a latent stands.
+    Token sequences are integers: text ids below V, ``begin_motion`` = V and ``end_motion`` = V + 1 (rows of their own,
+    so the frozen text embedding stays untouched and the text logits have V columns), ``MOTION`` where a latent stands.
     """
 
     def __init__(self, config: LlamoConfig) -> None:

@@ -1,4 +1,4 @@
-"""Mixture-of-Transformers (paper section 3.2): norms, QKV, output projection and FFN per modality, one causal attention.
+"""Mixture-of-Transformers (paper section 3.2): norms, projections and FFN per modality, one causal attention.
 
 Tokens reach their branch through index lists, so a pass with one modality touches one branch only: text-only input runs
 exactly the operations of the base Llama and never reads a motion weight.
@@ -8,7 +8,6 @@ exactly the operations of the base Llama and never reads a motion weight.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -51,13 +50,19 @@ class ModalityRoute:
         restore[motion] = torch.arange(len(text), len(flat), device=flat.device)
         return cls("", text, motion, restore)
 
-    def apply(self, x: Tensor, text: Callable[[Tensor], Tensor], motion: Callable[[Tensor], Tensor]) -> Tensor:
-        """``text`` on text tokens and ``motion`` on motion tokens of x (B, S, ...), each on its own tokens only."""
+    def split(self, x_BSD: Tensor) -> dict[str, Tensor]:
+        """Tokens of x (B, S, D) by modality: (N, D) each, or (B, S, D) as it is where there is only one."""
         if self.only:
-            return text(x) if self.only == "text" else motion(x)
-        flat = x.reshape(-1, x.shape[-1])
-        both = torch.cat([text(flat[self.text]), motion(flat[self.motion])])
-        return both[self.restore].reshape(*x.shape[:-1], both.shape[-1])
+            return {self.only: x_BSD}
+        flat = x_BSD.reshape(-1, x_BSD.shape[-1])
+        return {"text": flat.index_select(0, self.text), "motion": flat.index_select(0, self.motion)}
+
+    def merge(self, streams: dict[str, Tensor], batch: int) -> Tensor:
+        """Inverse of :meth:`split`: tokens (B, S, D) in reading order."""
+        if self.only:
+            return streams[self.only]
+        both = torch.cat([streams["text"], streams["motion"]]).index_select(0, self.restore)
+        return both.reshape(batch, -1, both.shape[-1])
 
 
 TEXT_ONLY = ModalityRoute("text")
@@ -130,39 +135,45 @@ class MixtureOfTransformers(nn.Module):
         positions = torch.arange(past, past + sequence, device=x_BSD.device)
         rotary = rotary_tables(self.config, positions, x_BSD.dtype)
         mask = _attention_mask(sequence, past, key_mask)
-        for index, (text, motion) in enumerate(zip(self.text.layers, self.motion.layers, strict=True)):
-            x_BSD = x_BSD + self._attend(index, x_BSD, text, motion, route, rotary, mask, cache)
-            x_BSD = x_BSD + route.apply(
-                x_BSD,
-                lambda h, layer=text: layer.mlp(layer.post_attention_layernorm(h)),
-                lambda h, layer=motion: self._drop(layer.mlp(layer.post_attention_layernorm(h))),
-            )
+        batch = x_BSD.shape[0]
+        streams = route.split(x_BSD)  # kept by modality from layer to layer; only attention sees the reading order
+        for index, layers in enumerate(zip(self.text.layers, self.motion.layers, strict=True)):
+            layer_of = dict(zip(("text", "motion"), layers, strict=True))
+            streams = self._attended(index, streams, layer_of, route, batch, rotary, mask, cache)
+            streams = {
+                modality: x
+                + self._drop(modality, layer_of[modality].mlp(layer_of[modality].post_attention_layernorm(x)))
+                for modality, x in streams.items()
+            }
         if cache:
             cache.length = past + sequence
-        return route.apply(x_BSD, self.text.norm, self.motion.norm)
+        norms = {"text": self.text.norm, "motion": self.motion.norm}
+        return route.merge({modality: norms[modality](x) for modality, x in streams.items()}, batch)
 
-    def _attend(
+    def _attended(
         self,
         index: int,
-        x_BSD: Tensor,
-        text: LlamaLayer,
-        motion: LlamaLayer,
+        streams: dict[str, Tensor],
+        layer_of: dict[str, LlamaLayer],
         route: ModalityRoute,
+        batch: int,
         rotary: tuple[Tensor, Tensor],
         mask: Tensor | None,
         cache: KeyValueCache | None,
-    ) -> Tensor:
-        normed = route.apply(x_BSD, text.input_layernorm, motion.input_layernorm)
-        t, m = text.self_attn, motion.self_attn
-        queries = self._heads(route.apply(normed, t.q_proj, m.q_proj))
-        keys = self._heads(route.apply(normed, t.k_proj, m.k_proj))
-        values = self._heads(route.apply(normed, t.v_proj, m.v_proj))
+    ) -> dict[str, Tensor]:
+        """The streams after the attention of one layer, residual added."""
+        normed = {modality: layer_of[modality].input_layernorm(x) for modality, x in streams.items()}
+        weights = {modality: layer_of[modality].self_attn for modality in streams}
+        queries, keys, values = (
+            self._heads(route.merge({m: getattr(weights[m], name)(x) for m, x in normed.items()}, batch))
+            for name in ("q_proj", "k_proj", "v_proj")
+        )
         queries, keys = apply_rotary(queries, *rotary), apply_rotary(keys, *rotary)
         if cache:
             keys, values = cache.extend(index, keys, values)
-        attended = self._attention(queries, keys, values, mask)
-        merged = attended.transpose(1, 2).reshape(*x_BSD.shape[:-1], -1).contiguous()
-        return route.apply(merged, t.o_proj, lambda h: self._drop(m.o_proj(h)))
+        attended_BHSE = self._attention(queries, keys, values, mask)
+        attended = route.split(attended_BHSE.transpose(1, 2).flatten(2).contiguous())
+        return {m: x + self._drop(m, weights[m].o_proj(attended[m])) for m, x in streams.items()}
 
     def _attention(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         if torch.is_autocast_enabled("cpu") and queries.device.type == "cpu":
@@ -181,8 +192,8 @@ class MixtureOfTransformers(nn.Module):
     def _heads(self, x_BSD: Tensor) -> Tensor:
         return x_BSD.view(*x_BSD.shape[:-1], -1, self.config.head_dim).transpose(1, 2)
 
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.motion_dropout, self.training)
+    def _drop(self, modality: str, x: Tensor) -> Tensor:
+        return F.dropout(x, self.motion_dropout, self.training) if modality == "motion" else x
 
 
 def _attention_mask(sequence: int, past: int, key_mask: Tensor | None) -> Tensor | None:

@@ -54,6 +54,7 @@ class ResidualBlock(nn.Module):
             self.mix.weight.mul_(0.3)
 
     def forward(self, x_BLW: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Output (B, L, W) and the past to give with the next rows."""
         hidden, past = self.temporal(self.norm(x_BLW), past)
         return x_BLW + self.mix(nn.functional.silu(hidden)), past
 
@@ -68,6 +69,7 @@ class CausalStack(nn.Module):
         self.output = nn.Linear(width, outputs)
 
     def forward(self, x: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Output (B, L, outputs) and the state to give with the next rows."""
         pasts = state or [None] * (len(self.blocks) + 1)
         x, past = self.input(x, pasts[0])
         new_state = [past]

@@ -85,7 +85,7 @@ def checked_prompt(text: object) -> str:
     """The prompt as given, if it can be performed.
 
     Raises:
-        PromptError: it is not text, is empty, is longer than 1000 characters, or holds control characters or surrogates.
+        PromptError: it is not text, is empty, is longer than 1000 characters, or holds undecodable bytes.
     """
     if not isinstance(text, str):
         raise PromptError(f"prompt is a {type(text).__name__}, expected text.")

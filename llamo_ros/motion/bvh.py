@@ -17,9 +17,11 @@ from llamo_ros.motion.rotations import geodesic_angle
 from llamo_ros.motion.skeleton import FRAME_RATE, JOINT_COUNT, JOINT_NAMES, OFFSETS, PARENTS
 
 CENTIMETRES = 100.0
-# Mean turn of the joints from one frame to the next beyond which a calibration pose ends there; at 30 FPS, the slowest
-# rate in use, real motion stays below a fifth of it.
-_CALIBRATION_JUMP = np.deg2rad(360.0) / 30
+# A calibration pose ends where all joints together jump: by more than this on average, and several times more than they
+# turn from frame to frame in the quarter of a second after it (fast motion goes on being fast).
+_CALIBRATION_JUMP = np.deg2rad(5.0)
+_CALIBRATION_RATIO = 3.0
+_CALIBRATION_WINDOW = 0.25
 _ROOT_CHANNELS = ("Xposition", "Yposition", "Zposition", "Zrotation", "Xrotation", "Yrotation")
 # Where the last joints of each limb end, [m]; for display in other tools only.
 _END_SITES = {
@@ -72,8 +74,8 @@ def import_bvh(
 def export_bvh(clip: MotionClip, path: str | Path) -> None:
     """Write a clip as BVH on the smpl22 skeleton, for animation tools and for :func:`import_bvh`.
 
-    Lengths are in centimetres (as MotionBuilder, Maya and Blender's default expect), angles in degrees. Rotation channels
-    are Z, X, Y: ``R = R_z R_x R_y``. y is up and the rest pose is a T-pose facing +z. The text of the clip is not kept.
+    Lengths are in centimetres (as most motion-capture tools have them), angles in degrees. Rotation channels are in the
+    order Z, X, Y: ``R = R_z R_x R_y``. y is up; the rest pose is a T-pose facing +z. The text of the clip is not kept.
 
     Raises:
         ParameterError: the clip is empty.
@@ -99,10 +101,13 @@ def export_bvh(clip: MotionClip, path: str | Path) -> None:
 
 def _without_calibration(clip: MotionClip, rig: JointMap) -> MotionClip:
     count = rig.calibration_frames
-    if not 0 < count < len(clip):
+    after = count + max(3, round(_CALIBRATION_WINDOW * clip.frame_rate))
+    if count == 0 or len(clip) < count + 2:
         return clip
-    jump = geodesic_angle(clip.rotations[count - 1], clip.rotations[count]).mean()
-    return clip.sliced(count) if jump > _CALIBRATION_JUMP else clip
+    rotations = clip.rotations[count - 1 : after]
+    turns = geodesic_angle(rotations[:-1], rotations[1:]).mean(axis=1)
+    ends = turns[0] > max(_CALIBRATION_JUMP, _CALIBRATION_RATIO * np.median(turns[1:]))
+    return clip.sliced(count) if ends else clip
 
 
 def _euler_zxy(matrix: FloatArray) -> FloatArray:

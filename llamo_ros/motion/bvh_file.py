@@ -142,6 +142,8 @@ def parse_bvh(text: str, source: str = "BVH text") -> BvhFile:
 def format_bvh(bvh: BvhFile, end_sites: dict[str, FloatArray]) -> str:
     """The text of a BVH file; ``end_sites`` gives the end offset (3,), [file unit], of each joint without children.
 
+    A hierarchy is written limb by limb, so joints that stand in another order change places, with their values.
+
     Raises:
         ParameterError: a joint without children has no end site.
     """
@@ -150,8 +152,11 @@ def format_bvh(bvh: BvhFile, end_sites: dict[str, FloatArray]) -> str:
         if parent >= 0:
             children[parent].append(joint)
     lines = ["HIERARCHY"]
+    ends = np.cumsum([len(channels) for channels in bvh.channels])
+    columns: list[int] = []
 
     def write(joint: int, depth: int) -> None:
+        columns.extend(range(ends[joint] - len(bvh.channels[joint]), ends[joint]))
         indent = "\t" * depth
         lines.append(f"{indent}{'JOINT' if depth else 'ROOT'} {bvh.names[joint]}")
         lines.append(f"{indent}{{")
@@ -170,7 +175,7 @@ def format_bvh(bvh: BvhFile, end_sites: dict[str, FloatArray]) -> str:
 
     write(0, 0)
     lines += ["MOTION", f"Frames: {len(bvh)}", f"Frame Time: {1.0 / bvh.frame_rate:.10f}"]
-    lines += [_numbers(row) for row in bvh.values]
+    lines += [_numbers(row) for row in bvh.values[:, columns]]
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Joint maps: which joint of a motion-capture rig is which joint of ``smpl22``, as data in ``config/joint_maps/*.yaml``.
+"""Joint maps: which joint of a motion-capture rig is which of ``smpl22``, as data in ``config/joint_maps/*.yaml``.
 
 A map is a YAML file with these keys; only ``joints`` is required::
 
@@ -10,7 +10,7 @@ A map is a YAML file with these keys; only ``joints`` is required::
     axes:                     # only for rigs whose rest pose is no standing person with the arms sideways
       left_hip: {x: down, y: left}     # where two axes of the source joint point when the person stands in T-pose
 
-A direction in ``axes`` is left, right, up, down, forward, backward (of the person), or three numbers ``[left, up, forward]``.
+A direction in ``axes`` is left, right, up, down, forward or backward of the person, or numbers ``[left, up, forward]``.
 """
 
 from __future__ import annotations
@@ -115,15 +115,16 @@ def detect_joint_map(names: tuple[str, ...], source: str) -> JointMap:
     closest = min(maps, key=lambda joint_map: len(joint_map.missing_from(names)))
     shown = ", ".join(names[:80]) + (f" and {len(names) - 80} more" if len(names) > 80 else "")
     raise MotionFileError(
-        f"{source} is of a rig that no joint map fits. Its joints: {shown}. Maps there are: {', '.join(joint_map_names())}; "
-        f"the closest, '{closest.name}', needs {', '.join(closest.missing_from(names)[:8])}. "
+        f"{source} is of a rig that no joint map fits. Its joints: {shown}. "
+        f"Maps there are: {', '.join(joint_map_names())}; the closest, '{closest.name}', "
+        f"also needs {', '.join(closest.missing_from(names)[:8])}. "
         f"Copy {_folder() / (closest.name + '.yaml')}, write the file's joint names beside the smpl22 names, "
         "and give its path as joint_map."
     )
 
 
 def _folder() -> Path:
-    return config_path() / "joint_maps"
+    return config_path("joint_maps")
 
 
 def _joint_map_from(content: Any, name: str) -> JointMap:
@@ -140,7 +141,7 @@ def _joint_map_from(content: Any, name: str) -> JointMap:
     if missing := [joint for joint in REQUIRED_JOINTS if joint not in joints]:
         raise MotionFileError(f"'joints' lacks {', '.join(missing)}; these are always needed.")
     frames = content.get("calibration_frames", 0)
-    if not isinstance(frames, int) or frames < 0:
+    if type(frames) is not int or frames < 0:
         raise MotionFileError(f"'calibration_frames' is {frames!r}, expected a whole number from 0.")
     up, facing = (_signed_axis(content.get(key, default), key) for key, default in (("up", "y"), ("facing", "z")))
     if abs(up @ facing) > 0:

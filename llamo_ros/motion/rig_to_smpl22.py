@@ -111,7 +111,7 @@ def _corrections(rest: FloatArray, index: dict[str, int], joint_map: JointMap) -
 
 
 def _swing(start: FloatArray, end: FloatArray, limit: float = np.pi) -> FloatArray:
-    """Shortest rotation (..., 3, 3) that turns direction ``start`` (3,) towards ``end`` (..., 3), at most ``limit`` [rad]."""
+    """Shortest rotation (..., 3, 3) that turns ``start`` (3,) towards ``end`` (..., 3), by at most ``limit``, [rad]."""
     axis = np.cross(start, end)
     sine = np.linalg.norm(axis, axis=-1, keepdims=True)
     angle = np.arctan2(sine, np.sum(start * end, axis=-1, keepdims=True))

@@ -19,7 +19,8 @@ _CONTACT_HEIGHT = (0.02, 0.06)
 # Horizontal speed of the slower of toe and ankle in contact, [m/s]. Captured stance feet creep at 0.05 to 0.1.
 _CONTACT_SPEED = (0.2, 0.6)
 _FLAT_TILT = (0.02, 0.06)  # heel higher than toe, or lower, [m]
-_BLEND_FRAMES = 3  # a contact comes or goes over 0.1 s, so that no goal jumps
+_BLEND_FRAMES = 3  # a sole becomes level over 0.1 s, so that the ankle does not snap
+_PLANTED = (0.3, 0.7)  # a foot is planted from the second level of certainty on, until it falls below the first
 # The floor is the lowest foot seen lately. It falls at once and rises slowly, so that a jump or a stair is a jump or a
 # stair, while a floor estimate that is off by some centimetres is forgotten.
 _FLOOR_RISE = 0.02  # [m/s]
@@ -33,12 +34,14 @@ class FootContacts:
 
     Attributes:
         weights: 1 while a foot stands, 0 while it swings, between while it changes, shape (T, F).
-        flatness: 1 while its sole is level, shape (T, F).
+        level: 1 while it stands on a level sole, shape (T, F); <= weights.
+        planted: Whether it stands so firmly that it must not move at all, shape (T, F).
         clearances: Height of the lowest foot above the floor, shape (T,), [m], >= 0.
     """
 
     weights: FloatArray
-    flatness: FloatArray
+    level: FloatArray
+    planted: NDArray[np.bool_]
     clearances: FloatArray
 
 
@@ -46,13 +49,13 @@ class ContactEstimator:
     """Tells standing feet from swinging ones in a stream of frames."""
 
     def __init__(self) -> None:
-        self._previous: FloatArray | None = None
-        self._weights: FloatArray | None = None
-        self._floor = 0.0
+        self.reset()
 
     def reset(self) -> None:
         """Forget the past, as before a new motion."""
-        self._previous = None
+        self._previous: FloatArray | None = None
+        self._level, self._planted = np.empty(0), np.empty(0, dtype=bool)
+        self._floor = 0.0
 
     def update(self, ankles: FloatArray, toes: FloatArray, frame_rate: float) -> FootContacts:
         """Take the next T frames.
@@ -73,16 +76,18 @@ class ContactEstimator:
         for frame, height in enumerate(lowest):
             self._floor = min(float(height), self._floor + _FLOOR_RISE / frame_rate)
             floors[frame] = self._floor
-        wanted = _falling(heights - floors[:, None], _CONTACT_HEIGHT) * _falling(speeds, _CONTACT_SPEED)
-        weights = np.empty_like(wanted)
-        current = wanted[0] if self._previous is None else self._weights
-        for frame, target in enumerate(wanted):
-            current = current + np.clip(target - current, -1 / _BLEND_FRAMES, 1 / _BLEND_FRAMES)
-            weights[frame] = current
-        self._previous, self._weights = joints[:, -1:], current
+        weights = _falling(heights - floors[:, None], _CONTACT_HEIGHT) * _falling(speeds, _CONTACT_SPEED)
         tilt = np.abs(ankles[..., 2] - toes[..., 2] - ANKLE_ABOVE_TOE)
+        certainty = weights * _falling(tilt, _FLAT_TILT)
+        level, planted = np.empty_like(certainty), np.empty(certainty.shape, dtype=bool)
+        if self._previous is None:
+            self._level, self._planted = certainty[0], certainty[0] > _PLANTED[1]
+        for frame, sure in enumerate(certainty):
+            self._level = level[frame] = np.minimum(sure, self._level + 1.0 / _BLEND_FRAMES)
+            self._planted = planted[frame] = sure > np.where(self._planted, *_PLANTED)
+        self._previous = joints[:, -1:]
         clearances = np.maximum(lowest - floors - _FLOOR_SLACK, 0.0)
-        return FootContacts(weights, weights * _falling(tilt, _FLAT_TILT), clearances)
+        return FootContacts(weights, level, planted, clearances)
 
 
 def _falling(values: FloatArray, band: tuple[float, float]) -> FloatArray:

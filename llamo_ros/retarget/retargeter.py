@@ -26,7 +26,8 @@ FloatArray = NDArray[np.float64]
 # Frames solved together. They start from the same first guess, so more would be a worse guess, and fewer slower.
 _BLOCK = 4
 _PELVIS = JOINT_INDEX["pelvis"]
-_FREE_REACH = 0.02  # share of a leg's reach that is kept while its foot stands
+_STANCE_WEIGHT = 100.0  # of the vector from one standing foot to another, as a fraction of the leg: feet do not slide
+_LEASH = 0.03  # [m]; how far standing feet may be apart from where the legs alone would have them, before they give way
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,16 @@ class Retargeter:
         self.robot = robot
         self._solver = PostureSolver(robot.model, robot.lower, robot.upper, robot.neutral, robot.neutral_weight)
         self._contacts = ContactEstimator()
-        self._orientation_links = np.array(
-            [rule.link for rule in robot.orientations] + [robot.limbs[foot.limb].links[2] for foot in robot.feet]
-        )
-        # Vectors: upper segment, lower segment and reach of each limb, then root to foot of each foot.
+        # Vectors: upper segment, lower segment and reach of each limb, then from each foot to the next.
         links = np.array([limb.links for limb in robot.limbs])
-        feet = [robot.limbs[foot.limb].links[2] for foot in robot.feet]
-        self._starts = np.concatenate([links[:, 0], links[:, 1], links[:, 0], np.zeros(len(feet), dtype=int)])
-        self._ends = np.concatenate([links[:, 1], links[:, 2], links[:, 2], np.array(feet, dtype=int)])
+        self._legs = np.array([foot.limb for foot in robot.feet], dtype=int)
+        self._hip_links, self._foot_links = links[self._legs, 0], links[self._legs, 2]
+        self._orientation_links = np.array([rule.link for rule in robot.orientations] + list(self._foot_links))
+        self._starts = np.concatenate([links[:, 0], links[:, 1], links[:, 0], self._foot_links[:-1]])
+        self._ends = np.concatenate([links[:, 1], links[:, 2], links[:, 2], self._foot_links[1:]])
         places = robot.model.link_poses(robot.neutral[None]).positions[0]
         self._segments = np.linalg.norm(places[links[:, 1:]] - places[links[:, :2]], axis=-1)  # (limbs, 2), [m]
         self._human_limbs = np.array([limb.human for limb in robot.limbs])
-        self._legs = np.array([foot.limb for foot in robot.feet], dtype=int)
         self.reset()
 
     def reset(self) -> None:
@@ -87,7 +86,10 @@ class Retargeter:
         self._contacts.reset()
         self._q = self.robot.neutral.copy()
         self._scales: FloatArray | None = None
-        self._foot_offsets: FloatArray | None = None
+        self._anchors = np.zeros((len(self.robot.feet), 3))  # where the standing feet are in the world
+        self._standing = np.zeros(len(self.robot.feet), dtype=bool)
+        self._root_position: FloatArray | None = None
+        self._human_root = np.zeros(3)
         self._quaternion = np.array([0.0, 0.0, 0.0, 1.0])
 
     def retarget(self, clip: MotionClip) -> RobotMotion:
@@ -134,51 +136,81 @@ class Retargeter:
     def _retarget_block(
         self, positions: FloatArray, rotations: FloatArray, frame_rate: float
     ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        ankles, toes = positions[:, self._human_limbs[self._legs, 2]], positions[:, [f.toe for f in self.robot.feet]]
         scale = self._scales[self._legs].mean() if len(self._legs) else self._scales.mean()
-        from_root = scale * (ankles - positions[:, [_PELVIS]])
+        contacts = self._update_contacts(positions, frame_rate)
+        human_root = scale * positions[:, _PELVIS]
+        first_guess = rotations[:, _PELVIS], np.tile(self._q, (len(positions), 1))
+        if self._root_position is None:
+            self._root_position, self._human_root = human_root[0].copy(), human_root[0].copy()
+        standing = contacts.planted
+        landed = standing & ~np.concatenate([self._standing[None], standing[:-1]])
+        if landed.any():  # a foot is anchored where it lands, and that has to be found first
+            still = standing & ~landed.any(axis=0)
+            root, q = self._solver.solve(self._goals(positions, rotations, contacts, still), *first_guess)
+            first_guess = root, q
+            feet = self._from_root(self._foot_links, root, q)
+            places = self._root_path(human_root, feet, still)[:, None] + feet
+            self._anchors = np.where(landed.any(axis=0)[:, None], places[landed.argmax(axis=0), range(len(self._legs))], self._anchors)
+        root, q = self._solver.solve(self._goals(positions, rotations, contacts, standing), *first_guess)
+        feet = self._from_root(self._foot_links, root, q)
+        root_positions = self._root_path(human_root, feet, standing)
+        hips = self._from_root(self._hip_links, root[-1:], q[-1:])[0]
+        self._give_way(feet[-1] - hips - self._leg_vectors(positions[-1:])[0], standing[-1])
+        self._q, self._root_position, self._human_root = q[-1], root_positions[-1].copy(), human_root[-1]
+        self._standing = standing[-1]
         if len(self._legs):
-            contacts = self._contacts.update(ankles, toes, frame_rate)
-        else:
-            contacts = FootContacts(*np.zeros((2, len(positions), 0)), np.zeros(len(positions)))
-        first_guess = rotations[:, _PELVIS]
-        if self._foot_offsets is None:  # where the feet go by the legs alone tells how far from the human's they stand
-            free = FootContacts(0.0 * contacts.weights[:1], contacts.flatness[:1], contacts.clearances[:1])
-            goals = self._goals(positions[:1], rotations[:1], from_root[:1], free)
-            root, q = self._solver.solve(goals, first_guess[:1], self._q[None])
-            self._q = q[0]
-            self._foot_offsets = self._feet_from_root(root, q)[0] - from_root[0]
-        goals = self._goals(positions, rotations, from_root + self._foot_offsets, contacts)
-        root, q = self._solver.solve(goals, first_guess, np.tile(self._q, (len(positions), 1)))
-        feet = self._feet_from_root(root, q)
-        root_positions = scale * positions[:, _PELVIS]
-        if len(self._legs):
-            slip = (feet - from_root - self._foot_offsets) * contacts.weights[..., None]
-            slip = slip.sum(axis=1) / np.maximum(contacts.weights.sum(axis=1), 1.0)[:, None]
-            root_positions[:, :2] -= slip[:, :2]
             root_positions[:, 2] = scale * contacts.clearances - self._lowest_sole(root, q)
-            held = contacts.weights[-1, :, None]
-            self._foot_offsets = held * self._foot_offsets + (1.0 - held) * (feet[-1] - from_root[-1])
-        self._q = q[-1]
         return q, root_positions, self._continued(matrix_to_quaternion_xyzw(root)), contacts.weights
 
+    def _update_contacts(self, positions: FloatArray, frame_rate: float) -> FootContacts:
+        if not self.robot.feet:
+            return FootContacts(*np.zeros((2, len(positions), 0)), np.zeros(len(positions)))
+        toes = positions[:, [foot.toe for foot in self.robot.feet]]
+        return self._contacts.update(positions[:, self._human_limbs[self._legs, 2]], toes, frame_rate)
+
+    def _root_path(self, human_root: FloatArray, feet: FloatArray, planted: NDArray[np.bool_]) -> FloatArray:
+        """Root positions (T, 3) that keep standing feet on their anchors; without one, the root moves as the human's."""
+        path = np.empty_like(human_root)
+        steps = np.diff(human_root, axis=0, prepend=self._human_root[None])
+        position = self._root_position
+        for k, (step, standing) in enumerate(zip(steps, planted, strict=True)):
+            position = (self._anchors - feet[k])[standing].mean(axis=0) if standing.any() else position + step
+            path[k] = position
+        return path
+
+    def _leg_vectors(self, positions: FloatArray) -> FloatArray:
+        """From hip to foot as the human's, scaled to the robot's legs, shape (T, F, 3), [m]."""
+        legs = self._human_limbs[self._legs]
+        return (positions[:, legs[:, 2]] - positions[:, legs[:, 0]]) * self._scales[self._legs][:, None]
+
+    def _give_way(self, errors: FloatArray, planted: NDArray[np.bool_]) -> None:
+        """Let standing feet follow where the legs pull them too far apart, as when a human turns on the spot.
+
+        ``errors`` (F, 3), [m]: how far each foot is from where its leg alone would have it.
+        """
+        if planted.sum() > 1:
+            apart = errors[planted] - errors[planted].mean(axis=0)
+            distance = np.linalg.norm(apart[:, :2], axis=1, keepdims=True)
+            self._anchors[planted, :2] -= apart[:, :2] * (1.0 - _LEASH / np.maximum(distance, _LEASH))
+
     def _goals(
-        self, positions: FloatArray, rotations: FloatArray, feet_from_root: FloatArray, contacts: FootContacts
+        self, positions: FloatArray, rotations: FloatArray, contacts: FootContacts, planted: NDArray[np.bool_]
     ) -> Goals:
-        """Goals of T frames; ``feet_from_root`` (T, F, 3), [m], is where a standing foot is to be."""
+        """Goals of T frames; the feet that are ``planted`` (T, F) are held on their anchors."""
         robot, count = self.robot, len(positions)
         human = positions[:, self._human_limbs]  # (T, limbs, 3 joints, 3)
         segments = np.diff(human, axis=2)
         directions = segments / np.linalg.norm(segments, axis=-1, keepdims=True)
         reach = (human[:, :, 2] - human[:, :, 0]) * self._scales[:, None]
         reach_weights = np.tile([limb.reach for limb in robot.limbs], (count, 1))
-        stance_weights = reach_weights[:, self._legs] * contacts.weights
-        reach_weights[:, self._legs] *= 1.0 - (1.0 - _FREE_REACH) * contacts.weights
-        segment_weights = np.tile([[limb.upper for limb in robot.limbs], [limb.lower for limb in robot.limbs]], (count, 1, 1))
+        stride = np.tile(np.diff(self._anchors, axis=0), (count, 1, 1))
+        level = contacts.level[:, 1:] * contacts.level[:, :-1]  # level soles on one floor are equally high
+        stride[..., 2] = (1.0 - level) * np.diff(human[:, self._legs, 2, 2] * self._scales[self._legs], axis=1)
+        segment_weights = np.tile([limb.upper for limb in robot.limbs] + [limb.lower for limb in robot.limbs], (count, 1))
         lengths = self._segments.sum(axis=1)
         orientations = [rotations[:, rule.human] @ rule.rotation for rule in robot.orientations]
         orientations += [
-            _levelled(rotations[:, self._human_limbs[foot.limb, 2]], contacts.flatness[:, i])
+            _levelled(rotations[:, self._human_limbs[foot.limb, 2]], contacts.level[:, i])
             for i, foot in enumerate(robot.feet)
         ]
         orientation_weights = [rule.weight for rule in robot.orientations] + [foot.weight for foot in robot.feet]
@@ -193,25 +225,25 @@ class Retargeter:
                     directions[:, :, 0] * self._segments[:, :1],
                     directions[:, :, 1] * self._segments[:, 1:],
                     reach,
-                    feet_from_root,
+                    stride,
                 ],
                 axis=1,
             ),
-            lengths=np.concatenate([self._segments[:, 0], self._segments[:, 1], lengths, lengths[self._legs]]),
-            vector_weights=np.concatenate([segment_weights.reshape(count, -1), reach_weights, stance_weights], axis=1),
+            lengths=np.concatenate([self._segments[:, 0], self._segments[:, 1], lengths, lengths[self._legs[1:]]]),
+            vector_weights=np.concatenate(
+                [segment_weights, reach_weights, _STANCE_WEIGHT * (planted[:, 1:] & planted[:, :-1])], axis=1
+            ),
         )
 
-    def _feet_from_root(self, root: FloatArray, q: FloatArray) -> FloatArray:
-        """Foot links relative to the root link, in world axes, shape (T, F, 3), [m]."""
-        feet = [self.robot.limbs[foot.limb].links[2] for foot in self.robot.feet]
-        return self.robot.model.link_poses(q).positions[:, feet] @ np.swapaxes(root, -1, -2)
+    def _from_root(self, links: NDArray[np.int64], root: FloatArray, q: FloatArray) -> FloatArray:
+        """Origins of K links relative to the root link, in world axes, shape (T, K, 3), [m]."""
+        return self.robot.model.link_poses(q).positions[:, links] @ np.swapaxes(root, -1, -2)
 
     def _lowest_sole(self, root: FloatArray, q: FloatArray) -> FloatArray:
         """Height of the lowest corner of a sole above the root link, shape (T,), [m]."""
         poses = self.robot.model.link_poses(q)
         heights = []
-        for foot in self.robot.feet:
-            link = self.robot.limbs[foot.limb].links[2]
+        for foot, link in zip(self.robot.feet, self._foot_links, strict=True):
             corners = poses.positions[:, None, link] + foot.sole @ np.swapaxes(poses.rotations[:, link], -1, -2)
             heights.append((corners @ root[:, 2, :, None])[..., 0])
         return np.concatenate(heights, axis=1).min(axis=1)

@@ -17,8 +17,8 @@ from llamo_ros.training.pack import Pack, PackedSequence, mirror_features
 from llamo_ros.training.segments import find_segments, lengthened_stand
 
 MIN_LATENTS = 4
-# Share of each source among drawn clips. Within Bandai and the segments a label's share grows with count^0.4 only, so that
-# 1,266 arm raises do not drown 15 bows.
+# Share of each source among drawn clips. Within Bandai a label's share grows with count^0.4 only, so that 1,266 arm
+# raises do not drown 15 bows.
 SHARES = {"bandai": 0.48, "h3d": 0.22, "cmu_trial": 0.10, "segment": 0.20}
 SEGMENT_SHARES = {"turn-left": 0.28, "turn-right": 0.28, "stand": 0.2, "jump": 0.24}
 

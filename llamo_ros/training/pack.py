@@ -89,8 +89,8 @@ def mirror_features(features: NDArray[np.floating]) -> NDArray[np.floating]:
 def normalisation(mean: NDArray[np.float64], variance: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
     """Mean and scale (272,) such that (nearly) constant features do not blow up.
 
-    Nine features have no variance (pelvis x and z, parts of the yaw matrix): the scale of each group is floored at 0.3 of
-    the group's mean, and the heading change is scaled by its sine alone.
+    Nine features have no variance (pelvis x and z, parts of the yaw matrix): the scale of each group is floored at 0.3
+    of the group's mean, and the heading change is scaled by its sine alone.
     """
     std = np.sqrt(variance)
     for group in (slice(8, 74), slice(74, 140), slice(140, 272)):

@@ -1,7 +1,7 @@
 """Parts of training clips labelled by what their kinematics show: turning, standing still, jumping.
 
-The captions of the data name whole clips, so words such as "turns right" or "stands still" hardly ever stand for a motion
-of their own. These parts give them one. Labels are keys of config/training/paraphrases.yaml.
+The captions of the data name whole clips, so words such as "turns right" or "stands still" hardly ever stand for a
+motion of their own. These parts give them one. Labels are keys of config/training/paraphrases.yaml.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def stands(features: NDArray[np.float64]) -> list[tuple[int, int, str]]:
 
 
 def lengthened_stand(features: NDArray[np.floating], frames: int) -> NDArray[np.float64]:
-    """A stand of ``frames`` frames: the part played forward and backward in turn (slow sway looks the same both ways)."""
+    """A stand of ``frames`` frames: the part played to and fro (slow sway looks the same both ways)."""
     clip = decode_features(np.asarray(features, dtype=np.float64))
     cycle = np.concatenate([np.arange(len(clip)), np.arange(len(clip) - 2, 0, -1)])
     order = np.resize(cycle, frames)

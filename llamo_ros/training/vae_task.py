@@ -23,7 +23,8 @@ WINDOW = 64  # frames
 class VaeLossWeights:
     """Weights of the VAE loss terms; all terms are smooth-L1 means unless said.
 
-    The trajectory terms are ramped in between 10 % and 30 % of training: from step 0 they hold the model at the mean pose.
+    The heading and trajectory terms ramp in from 10 % to 30 % of training: from step 0 they hold the model at the mean
+    pose.
     """
 
     features: float = 1.0
@@ -38,8 +39,8 @@ class VaeLossWeights:
 def skeleton_points(features: Tensor) -> Tensor:
     """Three points on every joint, shape (..., 66, 3), [m], heading removed, pelvis at the origin.
 
-    The joint itself and two points 25 cm along its own x and y axes: joint positions alone do not see the twist of hips,
-    wrists, feet and head, which a robot needs.
+    The joint itself and two points 25 cm along its own x and y axes: joint positions alone do not see the twist of
+    hips, wrists, feet and head, which a robot needs.
     """
     rotations = local_rotations(features)
     positions, turned = forward_kinematics(rotations, torch.zeros_like(features[..., :3]))

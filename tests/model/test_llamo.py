@@ -101,7 +101,9 @@ def test_a_route_sends_each_token_to_its_own_branch_and_keeps_the_order(share: f
     torch.manual_seed(0)
     is_motion = torch.rand(3, 11) < share
     x = torch.randn(3, 11, 4)
-    out = ModalityRoute.of(is_motion).apply(x, lambda h: h + 1, lambda h: h * 2)
+    route = ModalityRoute.of(is_motion)
+    change = {"text": lambda h: h + 1, "motion": lambda h: h * 2}
+    out = route.merge({modality: change[modality](part) for modality, part in route.split(x).items()}, 3)
     assert torch.equal(out, torch.where(is_motion[..., None], x * 2, x + 1))
 
 

@@ -1,0 +1,361 @@
+"""TrajectoryShaper: retargeted configurations become a time-parametrised trajectory that is safe to hand to a controller.
+
+Frame k lies at time k / frame_rate. Every planned frame obeys position, velocity and acceleration limits by finite
+differences, across chunks, prompts, stops and starts; and from every frame each joint can still brake before its position
+limit. T frames, J joints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llamo_ros.core.errors import MotionDataError, ParameterError
+from llamo_ros.retarget.profile import Robot
+
+FloatArray = NDArray[np.float64]
+
+# Share of the acceleration with which a joint that fell behind closes in on its reference: the rest is for the
+# reference's own acceleration, so that it does not overshoot.
+_APPROACH = 0.5
+_START_TOLERANCE = 0.1  # [rad]; a measured joint this far outside its URDF limits is a wrong unit, sign or order
+
+
+@dataclass
+class ShaperCounts:
+    """What the shaper had to change since it was made, for diagnostics. Clamps count joints times frames.
+
+    Attributes:
+        position_clamps: References outside the position limits.
+        velocity_clamps: References that asked for more than the velocity limit.
+        acceleration_clamps: References that asked for more than the acceleration limit.
+        rejected_chunks: Chunks refused as unusable.
+        held_frames: Frames planned without a reference, by braking or holding.
+        stops: Emergency stops.
+    """
+
+    position_clamps: int = 0
+    velocity_clamps: int = 0
+    acceleration_clamps: int = 0
+    rejected_chunks: int = 0
+    held_frames: int = 0
+    stops: int = 0
+
+
+@dataclass(frozen=True)
+class TrajectoryWindow:
+    """The frames still to be executed and a braking tail, as one message for a joint trajectory controller.
+
+    The first ``committed`` points never change: a later window that holds them too holds the same numbers. What follows is
+    where the robot goes if nothing more is planned; it ends at rest.
+
+    Attributes:
+        joint_names: The J joints.
+        start_index: Frame index of the first point.
+        times: Time of each point after the first, shape (N,), [s]; from 0, strictly increasing.
+        positions: Shape (N, J), [rad].
+        velocities: Central differences of the positions, shape (N, J), [rad/s]; the last row is 0.
+        committed: How many points are final.
+    """
+
+    joint_names: tuple[str, ...]
+    start_index: int
+    times: FloatArray
+    positions: FloatArray
+    velocities: FloatArray
+    committed: int
+
+    def __post_init__(self) -> None:
+        for array in (self.times, self.positions, self.velocities):
+            array.setflags(write=False)
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+
+class TrajectoryShaper:
+    """Plans a robot's frames from chunks of reference configurations.
+
+    Where the reference can be followed it is followed exactly. Where it jumps or is too fast, each joint closes in on it
+    as fast as its limits allow, without passing it.
+
+    Args:
+        robot: The robot; its margins, velocity and acceleration limits hold.
+        frame_rate: Frames per second of the chunks and of the plan, [Hz].
+        speed: Share of the velocity limits that may be used, in (0, 1]; see :attr:`speed`.
+        blend_s: How long the motion is blended in after a start or a hold (minimum jerk), [s].
+
+    Raises:
+        ParameterError: a number is out of its range.
+    """
+
+    def __init__(self, robot: Robot, frame_rate: float = 30.0, speed: float = 1.0, blend_s: float = 1.0) -> None:
+        if not (np.isfinite(frame_rate) and frame_rate > 0):
+            raise ParameterError(f"frame_rate is {frame_rate}, expected a positive number of frames per second.")
+        if not (np.isfinite(blend_s) and blend_s >= 0):
+            raise ParameterError(f"blend_s is {blend_s}, expected seconds >= 0.")
+        self.robot = robot
+        self.frame_rate = float(frame_rate)
+        self.speed = speed
+        self.counts = ShaperCounts()
+        self._blend_frames = round(blend_s * frame_rate)
+        self._plan: list[FloatArray] = []
+        self._plan_start = 0  # frame index of _plan[0]
+        self._stopped = False
+        self._begin_blend(0)
+
+    @property
+    def speed(self) -> float:
+        """Share of the velocity limits that may be used, in (0, 1]; may change at any time, joints slow down gently."""
+        return self._speed
+
+    @speed.setter
+    def speed(self, value: float) -> None:
+        if not 0 < value <= 1:
+            raise ParameterError(f"speed is {value}, expected more than 0 and at most 1. To stand still, hold instead.")
+        self._speed = float(value)
+
+    @property
+    def end_index(self) -> int:
+        """Index of the frame that is planned next; 0 before anything is."""
+        return self._plan_start + len(self._plan)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether an emergency stop is in force."""
+        return self._stopped
+
+    def start_from(self, positions: FloatArray) -> None:
+        """Begin a new plan at a measured configuration, at rest; it becomes frame 0, and chunks blend in from there.
+
+        Args:
+            positions: Measured joint positions, shape (J,), [rad]. A joint within its margin or slightly past its limit
+                is accepted and only ever moves inwards.
+
+        Raises:
+            MotionDataError: the shape is wrong, a value is not finite, or a joint is far outside its limits.
+            ParameterError: an emergency stop is in force.
+        """
+        self._refuse_if_stopped()
+        q = self._checked(np.asarray(positions, dtype=np.float64)[None], "the measured configuration")[0]
+        outside = np.maximum(self.robot.model.lower - q, q - self.robot.model.upper)
+        if (outside > _START_TOLERANCE).any():
+            joint = int(outside.argmax())
+            raise MotionDataError(
+                f"joint {self.robot.joint_names[joint]!r} is measured at {q[joint]:.3f} rad, outside its limits "
+                f"{self.robot.model.lower[joint]:.3f}..{self.robot.model.upper[joint]:.3f}. Check units and joint order."
+            )
+        self._plan, self._plan_start = [q.copy()], 0
+        self._begin_blend(self._blend_frames)
+
+    def push(self, positions: FloatArray) -> FloatArray:
+        """Plan the next T frames, from :attr:`end_index` on.
+
+        Without :meth:`start_from` the first frame is taken as it is, at rest.
+
+        Args:
+            positions: Reference configurations, shape (T, J), [rad].
+
+        Returns:
+            Planned positions, shape (T, J), [rad].
+
+        Raises:
+            MotionDataError: the chunk has another shape or values that are not finite. Nothing is planned then, so that
+                the robot brakes and holds, and the next chunk is blended in.
+            ParameterError: an emergency stop is in force.
+        """
+        self._refuse_if_stopped()
+        try:
+            reference = self._checked(np.asarray(positions, dtype=np.float64), "the chunk")
+        except (MotionDataError, TypeError, ValueError) as error:
+            self.counts.rejected_chunks += 1
+            self._begin_blend(self._blend_frames)
+            if isinstance(error, MotionDataError):
+                raise
+            raise MotionDataError(f"the chunk is not an array of numbers: {error}") from error
+        self.counts.position_clamps += int(((reference < self.robot.lower) | (reference > self.robot.upper)).sum())
+        reference = np.clip(reference, self.robot.lower, self.robot.upper)
+        planned = np.empty_like(reference)
+        for k, target in enumerate(reference):
+            planned[k] = self._follow(self._blended(target))
+        return planned
+
+    def hold(self, frames: int = 1) -> FloatArray:
+        """Plan frames without a reference: brake, then stand still. The next chunk is blended in.
+
+        Returns:
+            Planned positions, shape (frames, J), [rad].
+
+        Raises:
+            ParameterError: nothing is planned yet, so that there is nothing to hold.
+        """
+        if not self._plan:
+            raise ParameterError("there is no posture to hold; start from a measured configuration first.")
+        for _ in range(frames):
+            self._append(self._advance(self._plan[-1], self._last_velocity(), np.zeros_like(self._plan[-1])))
+        self.counts.held_frames += frames
+        self._begin_blend(self._blend_frames)
+        return np.array(self._plan[len(self._plan) - frames :]).reshape(frames, -1)
+
+    def stop(self, after_index: int) -> None:
+        """Emergency stop: forget all frames after ``after_index`` and brake from there; in force until :meth:`reset`.
+
+        Args:
+            after_index: Last frame that can no longer be recalled, such as the one being executed.
+        """
+        keep = max(after_index + 1 - self._plan_start, 1)
+        self._plan = self._plan[:keep]
+        self._stopped = True
+        self.counts.stops += 1
+
+    def reset(self) -> None:
+        """Release an emergency stop. The robot stays where it is until a chunk comes, which is blended in."""
+        self._stopped = False
+        self._begin_blend(self._blend_frames)
+
+    def braking_tail(self, positions: FloatArray, velocities: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Bring every joint to rest as fast as its acceleration limit allows, without passing its position limits.
+
+        Args:
+            positions: Configuration to start from, shape (J,), [rad].
+            velocities: Its velocity, backward difference over one frame, shape (J,), [rad/s].
+
+        Returns:
+            Positions and velocities of the N >= 1 frames after it, each (N, J); the last velocity is 0.
+        """
+        frames, q, velocity = [positions], positions, velocities
+        while np.any(velocity):
+            following = self._advance(q, velocity, np.zeros_like(q))
+            q, velocity = following, np.where(following == q, 0.0, (following - q) * self.frame_rate)
+            frames.append(q)
+        frames.append(q)
+        path = np.array(frames)
+        return path[1:], self._central(np.concatenate([path, path[-1:]]))
+
+    def window(self, start_index: int) -> TrajectoryWindow:
+        """All frames from ``start_index`` on, with a braking tail; frames before it are executed and may be forgotten.
+
+        Raises:
+            ParameterError: that frame is not planned yet, or already forgotten.
+        """
+        first = start_index - self._plan_start
+        if not 0 <= first < len(self._plan):
+            raise ParameterError(
+                f"frame {start_index} is not in the plan, which holds frames {self._plan_start} to {self.end_index - 1}."
+            )
+        tail, _ = self.braking_tail(self._plan[-1], self._last_velocity())
+        before = self._plan[max(first - 1, 0)]
+        path = np.concatenate([[before], self._plan[first:], tail, tail[-1:]])
+        committed = len(self._plan) - first - 1
+        if first > 2:  # one frame before the window for its velocity, one more for a stop there
+            self._plan, self._plan_start = self._plan[first - 2 :], start_index - 2
+        velocities = self._central(path)
+        velocities[-1] = 0.0
+        return TrajectoryWindow(
+            joint_names=self.robot.joint_names,
+            start_index=start_index,
+            times=np.arange(len(path) - 2) / self.frame_rate,
+            positions=path[1:-1].copy(),
+            velocities=velocities,
+            committed=committed,
+        )
+
+    def _follow(self, target: FloatArray) -> FloatArray:
+        """Plan one frame towards a reference configuration and return it."""
+        if not self._plan:
+            self._previous_target = target
+            self._append(target)
+            return target
+        q, velocity = self._plan[-1], self._last_velocity()
+        limit, change = self.robot.velocity_limits * self.speed, self.robot.acceleration_limits / self.frame_rate
+        previous = target if self._previous_target is None else self._previous_target
+        target_velocity = (target - previous) * self.frame_rate
+        target_velocity[np.abs(target_velocity) > limit] = 0.0  # a jump has no velocity that one could match
+        gap = (target - q) - target_velocity / self.frame_rate
+        wanted = target_velocity + np.sign(gap) * _APPROACH * change * _braking_speed(
+            np.abs(gap) * self.frame_rate / (_APPROACH * change)
+        )
+        direct = (target - q) * self.frame_rate
+        self.counts.velocity_clamps += int((np.abs(direct) > limit * (1 + 1e-9)).sum())
+        self.counts.acceleration_clamps += int((np.abs(direct - velocity) > change * (1 + 1e-9)).sum())
+        self._previous_target = target
+        following = self._advance(q, velocity, wanted)
+        self._append(following)
+        return following
+
+    def _advance(self, q: FloatArray, velocity: FloatArray, wanted: FloatArray) -> FloatArray:
+        """One frame on with the velocity nearest to the wanted one that the limits allow.
+
+        The velocity is bounded such that the joint can still brake before its position limit. If v is allowed now, then
+        v minus one frame of full braking is allowed in the next frame: the bounds never contradict one another.
+        """
+        change, rate = self.robot.acceleration_limits / self.frame_rate, self.frame_rate
+        limit = self.robot.velocity_limits * self.speed
+        low = np.maximum(velocity - change, np.minimum(-limit, velocity + change))
+        high = np.minimum(velocity + change, np.maximum(limit, velocity - change))
+        following = np.clip(wanted, low, high)
+        following = np.minimum(following, change * _braking_speed((self.robot.upper - q) * rate / change))
+        following = np.maximum(following, -change * _braking_speed((q - self.robot.lower) * rate / change))
+        return q + following / rate
+
+    def _blended(self, target: FloatArray) -> FloatArray:
+        """Mix the reference with the braking path from where the blend began, by a minimum-jerk weight."""
+        if self._blend_step >= self._blend_length or not self._plan:
+            return target
+        if self._blend_origin is None:
+            self._blend_origin, _ = self.braking_tail(self._plan[-1], self._last_velocity())
+        origin = self._blend_origin[min(self._blend_step, len(self._blend_origin) - 1)]
+        self._blend_step += 1
+        x = self._blend_step / self._blend_length
+        return origin + x**3 * (10.0 - 15.0 * x + 6.0 * x * x) * (target - origin)
+
+    def _begin_blend(self, frames: int) -> None:
+        self._blend_length, self._blend_step = frames, 0
+        self._blend_origin: FloatArray | None = None
+        self._previous_target: FloatArray | None = None
+
+    def _last_velocity(self) -> FloatArray:
+        """Backward difference at the last planned frame, [rad/s]; the first frame of a plan is at rest."""
+        if len(self._plan) < 2:
+            return np.zeros_like(self._plan[-1])
+        return (self._plan[-1] - self._plan[-2]) * self.frame_rate
+
+    def _append(self, q: FloatArray) -> None:
+        self._plan.append(q)
+
+    def _central(self, path: FloatArray) -> FloatArray:
+        """Velocities (N - 2, J) at all but the ends of a path (N, J)."""
+        return (path[2:] - path[:-2]) * (0.5 * self.frame_rate)
+
+    def _checked(self, positions: FloatArray, what: str) -> FloatArray:
+        count = len(self.robot.joint_names)
+        if positions.ndim != 2 or positions.shape[1] != count:
+            raise MotionDataError(
+                f"{what} has shape {positions.shape}, expected one row for each frame and {count} columns, in the order of "
+                f"the joints of robot {self.robot.name!r}."
+            )
+        bad = ~np.isfinite(positions)
+        if bad.any():
+            frame, joint = np.argwhere(bad)[0]
+            raise MotionDataError(
+                f"{what} has {bad.sum()} values that are NaN or infinite, first joint {self.robot.joint_names[joint]!r} "
+                f"in frame {frame}."
+            )
+        return positions
+
+    def _refuse_if_stopped(self) -> None:
+        if self._stopped:
+            raise ParameterError("an emergency stop is in force; reset it before anything else is planned.")
+
+
+def _braking_speed(distance: FloatArray) -> FloatArray:
+    """Largest speed from which a joint that slows down by 1 a frame travels no further than ``distance``.
+
+    In units of one frame's change of velocity, and of the distance that this travels in a frame. A speed u in (n, n + 1]
+    travels u + (u - 1) + ... + (u - n), which is inverted here; a distance below 0 allows no speed.
+    """
+    distance = np.maximum(distance, 0.0)
+    n = np.floor((np.sqrt(1.0 + 8.0 * distance) - 1.0) / 2.0)
+    return (distance + n * (n + 1.0) / 2.0) / (n + 1.0)
