@@ -80,7 +80,7 @@ def read_gmr(path: Path, robot: Robot, rate: float) -> RobotMotion:
 def retarget_clip(
     robot: Robot, positions: FloatArray, rotations: FloatArray, rate: float, passes: int = 3
 ) -> tuple[RobotMotion, float, float]:
-    """Retarget a clip as a stream of chunks: the motion, frames per second of the best pass, and p99 time of a chunk [ms]."""
+    """Retarget a clip as a stream: the motion, frames per second of the best pass, and its p99 time of a chunk [ms]."""
     best, motions, slowest = np.inf, [], 0.0
     for _ in range(passes):
         retargeter, motions, times = Retargeter(robot), [], []

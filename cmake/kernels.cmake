@@ -3,7 +3,6 @@
 # and the module that calls them all is generated here, so that a new folder needs no edit anywhere else.
 function(llamo_add_kernels)
   find_package(Threads REQUIRED)
-  find_package(Python3 REQUIRED COMPONENTS Interpreter Development.Module)
   set(PYTHON_EXECUTABLE "${Python3_EXECUTABLE}")
   find_package(pybind11_vendor QUIET)  # a ROS 2 installation brings pybind11 so, pip as a Python package
   execute_process(COMMAND "${Python3_EXECUTABLE}" -m pybind11 --cmakedir
@@ -19,7 +18,7 @@ function(llamo_add_kernels)
     string(APPEND KERNEL_DECLARATIONS "void register_${operation}(pybind11::module_& m);\n")
     string(APPEND KERNEL_REGISTRATIONS "  register_${operation}(m);\n")
   endforeach()
-  configure_file(kernels/module.cpp.in "${CMAKE_CURRENT_BINARY_DIR}/kernels/module.cpp" @ONLY)
+  configure_file(cmake/kernels.cpp.in "${CMAKE_CURRENT_BINARY_DIR}/kernels/module.cpp" @ONLY)
 
   pybind11_add_module(_kernels "${CMAKE_CURRENT_BINARY_DIR}/kernels/module.cpp" ${sources})
   # No -march=native: the module must run on machines other than the one that built it.

@@ -26,7 +26,7 @@ def shared_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def random_clip() -> Callable[..., MotionClip]:
-    """A function ``(seed=0, frames=40, frame_rate=30.0)`` that makes smooth motion: all joints turn, the root wanders."""
+    """A function ``(seed=0, frames=40, frame_rate=30.0)`` that makes smooth motion of all joints and the root."""
     return make_random_clip
 
 

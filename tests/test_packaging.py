@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 INTERFACES = sorted(
     path.relative_to(ROOT) for folder in ("msg", "srv", "action") for path in (ROOT / folder).glob(f"*.{folder}")
 )
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONSTANT = re.compile(r"^\S+\s+[A-Z][A-Z0-9_]*\s*=")
 
 
@@ -77,8 +78,7 @@ def test_there_is_one_version() -> None:
 def test_tested_versions_are_pinned_and_allowed_by_the_package() -> None:
     lines = (ROOT / "requirements" / "runtime.txt").read_text(encoding="utf-8").splitlines()
     pins = {pin.name: pin for pin in map(Requirement, (line for line in lines if line and not line.startswith("#")))}
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needed = {requirement.name: requirement for requirement in map(Requirement, project["dependencies"])}
+    needed = {requirement.name: requirement for requirement in map(Requirement, PROJECT["dependencies"])}
     assert pins.keys() == needed.keys()
     for name, pin in pins.items():
         (specifier,) = pin.specifier
@@ -86,12 +86,10 @@ def test_tested_versions_are_pinned_and_allowed_by_the_package() -> None:
         assert specifier.version in needed[name].specifier
 
 
-@pytest.mark.parametrize(
-    "name", ["llamo", "llamo-motion-generator", "llamo-motion-captioner", "llamo-pose-publisher"], ids=str
-)
-def test_command_has_something_to_run(name: str) -> None:
-    (command,) = metadata.entry_points(group="console_scripts", name=name)
-    assert callable(command.load())
+@pytest.mark.parametrize("command", PROJECT["scripts"])
+def test_command_has_something_to_run(command: str) -> None:
+    module, function = PROJECT["scripts"][command].split(":")
+    assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_importing_messages_does_not_import_the_model() -> None:

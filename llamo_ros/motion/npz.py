@@ -233,7 +233,7 @@ class _Archive:
         """Axis-angle (T, n, 3), n >= count, of an array (T, 3 n) or (T, n, 3)."""
         value = self._value(key)
         if value.ndim == 3 and value.shape[2] == 3:
-            value = value.reshape(len(value), -1)
+            value = value.reshape(len(value), 3 * value.shape[1])
         if value.dtype.kind not in "fiu" or value.ndim != 2 or value.shape[1] % 3 or value.shape[1] < 3 * count:
             raise MotionFileError(
                 f"{self.path}: {key} has shape {value.shape} and type {value.dtype}, expected numbers (T, 3 n) with "
@@ -245,7 +245,7 @@ class _Archive:
         return value.reshape(len(value), value.shape[1] // 3, 3).astype(np.float64)
 
     def _check_finite(self, key: str, value: NDArray) -> None:
-        bad = ~np.isfinite(value).reshape(len(value), -1).all(axis=1)
+        bad = ~np.isfinite(value).all(axis=tuple(range(1, value.ndim)))
         if bad.any():
             raise MotionFileError(
                 f"{self.path}: {key} has NaN or infinite values in {bad.sum()} frames, first in frame {bad.argmax()}. "

@@ -1,7 +1,7 @@
 """One motion goes over into another: placing, cross-fading and braking human frames. Core convention, y up.
 
-A frame is split into its heading, where it stands (x and z), and the rest. The rest is cross-faded; heading and place are
-cross-faded as velocities and summed up, so that a walk which turns into standing slows down and is never pulled back.
+A frame is split into its heading, where it stands (x and z), and the rest. The rest is cross-faded; heading and place
+are cross-faded as velocities and summed up, so that a walk which turns into standing slows down, never pulled back.
 """
 
 from __future__ import annotations

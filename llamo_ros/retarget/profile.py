@@ -1,6 +1,7 @@
 """Robot profiles: how the smpl22 skeleton corresponds to a robot, as data in ``config/robots/*.yaml``.
 
-A profile names links, weights and safety limits; the URDF beside it holds the kinematics. No code knows a robot by name.
+A profile names links, weights and safety limits; the URDF beside it holds the kinematics. No code knows a robot by
+name.
 """
 
 from __future__ import annotations
@@ -143,7 +144,9 @@ def load_robot(name_or_path: str | Path, description: str | None = None) -> Robo
         try:
             description = urdf.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise RobotError(f"robot description {str(urdf)!r} of profile {path.name!r} cannot be read: {error}") from error
+            raise RobotError(
+                f"robot description {str(urdf)!r} of profile {path.name!r} cannot be read: {error}"
+            ) from error
     return _robot(reader, robot_from_urdf(description), description)
 
 

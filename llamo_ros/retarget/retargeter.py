@@ -1,8 +1,8 @@
 """Retargeter: human motion on smpl22 to configurations of a robot, chunk by chunk.
 
-For each frame the robot's pelvis, chest, hands and feet turn like the human's, its limb segments point where the human's
-do, and its hands and feet reach the human's vectors scaled to its limbs. A foot that stands keeps its place, and the
-lowest sole touches the floor when the human's lowest foot does. The result is kinematic: it says nothing of balance.
+For each frame the robot's pelvis, chest, hands and feet turn like the human's, its limb segments point where the
+human's do, and its hands and feet reach the human's vectors scaled to its limbs. A foot that stands keeps its place, and
+the lowest sole touches the floor when the human's lowest foot does. The result is kinematic: it says nothing of balance.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ FloatArray = NDArray[np.float64]
 _BLOCK = 4
 _PELVIS = JOINT_INDEX["pelvis"]
 _STANCE_WEIGHT = 100.0  # of the vector from one standing foot to another, as a fraction of the leg: feet do not slide
+_SHORTEST_LIMB = 0.1  # [m]
 _LEASH = 0.03  # [m]; how far standing feet may be apart from where the legs alone would have them, before they give way
 
 
@@ -51,8 +52,10 @@ class RobotMotion:
     frame_rate: float
 
     def __post_init__(self) -> None:
-        for array in (self.joint_positions, self.root_positions, self.root_quaternions, self.contacts):
+        for name in ("joint_positions", "root_positions", "root_quaternions", "contacts"):
+            array = np.array(getattr(self, name), dtype=np.float64)  # copies: never shares its caller's memory
             array.setflags(write=False)
+            object.__setattr__(self, name, array)
 
     def __len__(self) -> int:
         return len(self.joint_positions)
@@ -121,7 +124,7 @@ class Retargeter:
         _check(joint_positions, joint_rotations, frame_rate)
         positions, rotations = to_ros_world(joint_positions, joint_rotations)
         if self._scales is None and len(positions):
-            self._scales = self._segments.sum(axis=1) / _limb_lengths(positions[0], self._human_limbs)
+            self._scales = self._segments.sum(axis=1) / self._human_lengths(positions[0])
         blocks = [
             self._retarget_block(positions[first : first + _BLOCK], rotations[first : first + _BLOCK], frame_rate)
             for first in range(0, len(positions), _BLOCK)
@@ -150,7 +153,9 @@ class Retargeter:
             first_guess = root, q
             feet = self._from_root(self._foot_links, root, q)
             places = self._root_path(human_root, feet, still)[:, None] + feet
-            self._anchors = np.where(landed.any(axis=0)[:, None], places[landed.argmax(axis=0), range(len(self._legs))], self._anchors)
+            self._anchors = np.where(
+                landed.any(axis=0)[:, None], places[landed.argmax(axis=0), range(len(self._legs))], self._anchors
+            )
         root, q = self._solver.solve(self._goals(positions, rotations, contacts, standing), *first_guess)
         feet = self._from_root(self._foot_links, root, q)
         root_positions = self._root_path(human_root, feet, standing)
@@ -164,12 +169,13 @@ class Retargeter:
 
     def _update_contacts(self, positions: FloatArray, frame_rate: float) -> FootContacts:
         if not self.robot.feet:
-            return FootContacts(*np.zeros((2, len(positions), 0)), np.zeros(len(positions)))
+            nothing = np.zeros((len(positions), 0))
+            return FootContacts(nothing, nothing, nothing > 0, np.zeros(len(positions)))
         toes = positions[:, [foot.toe for foot in self.robot.feet]]
         return self._contacts.update(positions[:, self._human_limbs[self._legs, 2]], toes, frame_rate)
 
     def _root_path(self, human_root: FloatArray, feet: FloatArray, planted: NDArray[np.bool_]) -> FloatArray:
-        """Root positions (T, 3) that keep standing feet on their anchors; without one, the root moves as the human's."""
+        """Root positions (T, 3) that keep planted feet on their anchors; without one, the root moves as the human's."""
         path = np.empty_like(human_root)
         steps = np.diff(human_root, axis=0, prepend=self._human_root[None])
         position = self._root_position
@@ -193,6 +199,15 @@ class Retargeter:
             distance = np.linalg.norm(apart[:, :2], axis=1, keepdims=True)
             self._anchors[planted, :2] -= apart[:, :2] * (1.0 - _LEASH / np.maximum(distance, _LEASH))
 
+    def _human_lengths(self, positions: FloatArray) -> FloatArray:
+        """Lengths of the human's limbs, shape (limbs,), [m], from one frame of joints (22, 3)."""
+        lengths = np.linalg.norm(np.diff(positions[self._human_limbs], axis=1), axis=-1).sum(axis=1)
+        if (lengths < _SHORTEST_LIMB).any():
+            raise MotionDataError(
+                f"the human's limbs are {lengths.round(3)} m long; joints are missing or not in metres."
+            )
+        return lengths
+
     def _goals(
         self, positions: FloatArray, rotations: FloatArray, contacts: FootContacts, planted: NDArray[np.bool_]
     ) -> Goals:
@@ -200,13 +215,15 @@ class Retargeter:
         robot, count = self.robot, len(positions)
         human = positions[:, self._human_limbs]  # (T, limbs, 3 joints, 3)
         segments = np.diff(human, axis=2)
-        directions = segments / np.linalg.norm(segments, axis=-1, keepdims=True)
+        directions = segments / np.maximum(np.linalg.norm(segments, axis=-1, keepdims=True), 1e-9)
         reach = (human[:, :, 2] - human[:, :, 0]) * self._scales[:, None]
         reach_weights = np.tile([limb.reach for limb in robot.limbs], (count, 1))
         stride = np.tile(np.diff(self._anchors, axis=0), (count, 1, 1))
         level = contacts.level[:, 1:] * contacts.level[:, :-1]  # level soles on one floor are equally high
         stride[..., 2] = (1.0 - level) * np.diff(human[:, self._legs, 2, 2] * self._scales[self._legs], axis=1)
-        segment_weights = np.tile([limb.upper for limb in robot.limbs] + [limb.lower for limb in robot.limbs], (count, 1))
+        segment_weights = np.tile(
+            [limb.upper for limb in robot.limbs] + [limb.lower for limb in robot.limbs], (count, 1)
+        )
         lengths = self._segments.sum(axis=1)
         orientations = [rotations[:, rule.human] @ rule.rotation for rule in robot.orientations]
         orientations += [
@@ -261,11 +278,6 @@ def _levelled(rotations: FloatArray, fraction: FloatArray) -> FloatArray:
     heading = np.arctan2(rotations[:, 1, 0], rotations[:, 0, 0])
     level = axis_angle_to_matrix(heading[:, None] * np.array([0.0, 0.0, 1.0]))
     return slerp_matrices(rotations, level, fraction)
-
-
-def _limb_lengths(positions: FloatArray, limbs: NDArray[np.int64]) -> FloatArray:
-    """Lengths of human limbs, shape (limbs,), [m], of one frame of joints (22, 3)."""
-    return np.maximum(np.linalg.norm(np.diff(positions[limbs], axis=1), axis=-1).sum(axis=1), 1e-3)
 
 
 def _check(joint_positions: FloatArray, joint_rotations: FloatArray, frame_rate: float) -> None:

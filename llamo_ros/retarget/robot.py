@@ -1,6 +1,6 @@
 """RobotModel: the kinematic tree of a robot, read from its URDF, with vectorised forward kinematics and Jacobians.
 
-T configurations, J movable joints, L links. Everything is expressed in the root link's frame unless a root pose is given.
+T configurations, J movable joints, L links. Everything is expressed in the root link's frame.
 """
 
 from __future__ import annotations
@@ -275,7 +275,9 @@ def _index(names: tuple[str, ...], name: str, kind: str, robot: str) -> int:
 def _refuse_duplicates(names: list[str], kind: str) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise RobotError(f"the robot description has {names.count(name)} {kind}s called {name!r}; names are unique.")
+            raise RobotError(
+                f"the robot description has {names.count(name)} {kind}s called {name!r}; names are unique."
+            )
 
 
 def _sorted_by_depth(
@@ -291,7 +293,9 @@ def _sorted_by_depth(
             element = joint.find(end)
             link = None if element is None else element.get("link")
             if link not in children:
-                raise RobotError(f"joint {name!r} has {end} link {link!r}, which the robot description does not define.")
+                raise RobotError(
+                    f"joint {name!r} has {end} link {link!r}, which the robot description does not define."
+                )
             ends.append(link)
         if ends[1] in carriers:
             raise RobotError(f"link {ends[1]!r} hangs on two joints; a robot description is a tree.")

@@ -125,7 +125,9 @@ class PostureSolver:
         turn_scale = np.sqrt(goals.orientation_weights)[..., None]
         vector_scale = (np.sqrt(goals.vector_weights) / goals.lengths)[..., None]
         residual = np.concatenate([turn_error * turn_scale, vector_error * vector_scale], axis=1).reshape(count, -1)
-        columns = np.concatenate([turn_columns * turn_scale[..., None], vector_columns * vector_scale[..., None]], axis=1)
+        columns = np.concatenate(
+            [turn_columns * turn_scale[..., None], vector_columns * vector_scale[..., None]], axis=1
+        )
         columns = np.swapaxes(columns, 1, 2).reshape(count, 3 + model.joint_count, -1)
         normal = columns @ np.swapaxes(columns, -1, -2)
         gradient = (columns @ residual[..., None])[..., 0]

@@ -1,8 +1,8 @@
-"""TrajectoryShaper: retargeted configurations become a time-parametrised trajectory that is safe to hand to a controller.
+"""TrajectoryShaper: retargeted configurations to a time-parametrised trajectory that is safe to hand to a controller.
 
 Frame k lies at time k / frame_rate. Every planned frame obeys position, velocity and acceleration limits by finite
-differences, across chunks, prompts, stops and starts; and from every frame each joint can still brake before its position
-limit. T frames, J joints.
+differences, across chunks, prompts, stops and starts; and from every frame each joint can still brake before its
+position limit. T frames, J joints.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class ShaperCounts:
 class TrajectoryWindow:
     """The frames still to be executed and a braking tail, as one message for a joint trajectory controller.
 
-    The first ``committed`` points never change: a later window that holds them too holds the same numbers. What follows is
-    where the robot goes if nothing more is planned; it ends at rest.
+    The first ``committed`` points never change: a later window that holds them too holds the same numbers, unless a stop
+    recalls them. What follows is where the robot goes if nothing more is planned; it ends at rest.
 
     Attributes:
         joint_names: The J joints.
@@ -78,8 +78,8 @@ class TrajectoryWindow:
 class TrajectoryShaper:
     """Plans a robot's frames from chunks of reference configurations.
 
-    Where the reference can be followed it is followed exactly. Where it jumps or is too fast, each joint closes in on it
-    as fast as its limits allow, without passing it.
+    Where the reference can be followed it is followed exactly. Where it jumps or is too fast, each joint closes in on
+    it as fast as its limits allow.
 
     Args:
         robot: The robot; its margins, velocity and acceleration limits hold.
@@ -103,6 +103,7 @@ class TrajectoryShaper:
         self._blend_frames = round(blend_s * frame_rate)
         self._plan: list[FloatArray] = []
         self._plan_start = 0  # frame index of _plan[0]
+        self._executed = 0  # frames before this one are no longer asked for
         self._stopped = False
         self._begin_blend(0)
 
@@ -145,9 +146,9 @@ class TrajectoryShaper:
             joint = int(outside.argmax())
             raise MotionDataError(
                 f"joint {self.robot.joint_names[joint]!r} is measured at {q[joint]:.3f} rad, outside its limits "
-                f"{self.robot.model.lower[joint]:.3f}..{self.robot.model.upper[joint]:.3f}. Check units and joint order."
+                f"{self.robot.model.lower[joint]:.3f}..{self.robot.model.upper[joint]:.3f}. Check units and order."
             )
-        self._plan, self._plan_start = [q.copy()], 0
+        self._plan, self._plan_start, self._executed = [q.copy()], 0, 0
         self._begin_blend(self._blend_frames)
 
     def push(self, positions: FloatArray) -> FloatArray:
@@ -193,11 +194,13 @@ class TrajectoryShaper:
         """
         if not self._plan:
             raise ParameterError("there is no posture to hold; start from a measured configuration first.")
-        for _ in range(frames):
-            self._append(self._advance(self._plan[-1], self._last_velocity(), np.zeros_like(self._plan[-1])))
+        planned = np.empty((frames, len(self.robot.joint_names)))
+        for k in range(frames):
+            planned[k] = self._advance(self._plan[-1], self._last_velocity(), np.zeros_like(self._plan[-1]))
+            self._plan.append(planned[k].copy())
         self.counts.held_frames += frames
         self._begin_blend(self._blend_frames)
-        return np.array(self._plan[len(self._plan) - frames :]).reshape(frames, -1)
+        return planned
 
     def stop(self, after_index: int) -> None:
         """Emergency stop: forget all frames after ``after_index`` and brake from there; in force until :meth:`reset`.
@@ -205,7 +208,7 @@ class TrajectoryShaper:
         Args:
             after_index: Last frame that can no longer be recalled, such as the one being executed.
         """
-        keep = max(after_index + 1 - self._plan_start, 1)
+        keep = max(after_index + 1 - self._plan_start, 2)  # two frames: the last one has a velocity to brake from
         self._plan = self._plan[:keep]
         self._stopped = True
         self.counts.stops += 1
@@ -240,11 +243,11 @@ class TrajectoryShaper:
         Raises:
             ParameterError: that frame is not planned yet, or already forgotten.
         """
-        first = start_index - self._plan_start
-        if not 0 <= first < len(self._plan):
+        if not self._executed <= start_index < self.end_index:
             raise ParameterError(
-                f"frame {start_index} is not in the plan, which holds frames {self._plan_start} to {self.end_index - 1}."
+                f"frame {start_index} is not in the plan, which holds frames {self._executed} to {self.end_index - 1}."
             )
+        self._executed, first = start_index, start_index - self._plan_start
         tail, _ = self.braking_tail(self._plan[-1], self._last_velocity())
         before = self._plan[max(first - 1, 0)]
         path = np.concatenate([[before], self._plan[first:], tail, tail[-1:]])
@@ -266,7 +269,7 @@ class TrajectoryShaper:
         """Plan one frame towards a reference configuration and return it."""
         if not self._plan:
             self._previous_target = target
-            self._append(target)
+            self._plan.append(target.copy())
             return target
         q, velocity = self._plan[-1], self._last_velocity()
         limit, change = self.robot.velocity_limits * self.speed, self.robot.acceleration_limits / self.frame_rate
@@ -282,7 +285,7 @@ class TrajectoryShaper:
         self.counts.acceleration_clamps += int((np.abs(direct - velocity) > change * (1 + 1e-9)).sum())
         self._previous_target = target
         following = self._advance(q, velocity, wanted)
-        self._append(following)
+        self._plan.append(following)
         return following
 
     def _advance(self, q: FloatArray, velocity: FloatArray, wanted: FloatArray) -> FloatArray:
@@ -322,9 +325,6 @@ class TrajectoryShaper:
             return np.zeros_like(self._plan[-1])
         return (self._plan[-1] - self._plan[-2]) * self.frame_rate
 
-    def _append(self, q: FloatArray) -> None:
-        self._plan.append(q)
-
     def _central(self, path: FloatArray) -> FloatArray:
         """Velocities (N - 2, J) at all but the ends of a path (N, J)."""
         return (path[2:] - path[:-2]) * (0.5 * self.frame_rate)
@@ -333,15 +333,15 @@ class TrajectoryShaper:
         count = len(self.robot.joint_names)
         if positions.ndim != 2 or positions.shape[1] != count:
             raise MotionDataError(
-                f"{what} has shape {positions.shape}, expected one row for each frame and {count} columns, in the order of "
-                f"the joints of robot {self.robot.name!r}."
+                f"{what} has shape {positions.shape}, expected one row for each frame and {count} columns, in the "
+                f"order of the joints of robot {self.robot.name!r}."
             )
         bad = ~np.isfinite(positions)
         if bad.any():
             frame, joint = np.argwhere(bad)[0]
             raise MotionDataError(
-                f"{what} has {bad.sum()} values that are NaN or infinite, first joint {self.robot.joint_names[joint]!r} "
-                f"in frame {frame}."
+                f"{what} has {bad.sum()} values that are NaN or infinite, first joint "
+                f"{self.robot.joint_names[joint]!r} in frame {frame}."
             )
         return positions
 
@@ -353,8 +353,8 @@ class TrajectoryShaper:
 def _braking_speed(distance: FloatArray) -> FloatArray:
     """Largest speed from which a joint that slows down by 1 a frame travels no further than ``distance``.
 
-    In units of one frame's change of velocity, and of the distance that this travels in a frame. A speed u in (n, n + 1]
-    travels u + (u - 1) + ... + (u - n), which is inverted here; a distance below 0 allows no speed.
+    In units of one frame's change of velocity, and of the distance that this travels in a frame. A speed u in
+    (n, n + 1] travels u + (u - 1) + ... + (u - n), which is inverted here; a distance below 0 allows no speed.
     """
     distance = np.maximum(distance, 0.0)
     n = np.floor((np.sqrt(1.0 + 8.0 * distance) - 1.0) / 2.0)

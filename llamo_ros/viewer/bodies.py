@@ -80,6 +80,17 @@ class Body:
         return len(self.positions)
 
     @property
+    def top(self) -> float:
+        """Height of the highest point of any shape in any frame, [m]; boxes count as a ball around them."""
+        tops = []
+        for part in self.parts:
+            rotations = self.rotations[:, part.link]
+            centres = self.positions[:, part.link, 2] + rotations[:, 2] @ part.centre
+            rise = np.abs(rotations[:, 2] @ part.rotation[:, 2]) * 0.5 * part.size[2]
+            tops.append(centres + rise + max(part.size[:2]) * (0.5 if part.kind == "box" else 1.0))
+        return float(np.max(tops))
+
+    @property
     def heading(self) -> float:
         """Direction the root link faces in the first frame, about z, [rad]."""
         forward = self.rotations[0, 0, :, 0]

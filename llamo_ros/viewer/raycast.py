@@ -19,11 +19,14 @@ from llamo_ros.viewer.bodies import Body, Part
 FloatArray = NDArray[np.floating]
 
 BACKGROUND = np.array([0.965, 0.97, 0.98], np.float32)
-_FLOOR = np.array([0.885, 0.9, 0.92], np.float32)
-_GRID = np.array([0.74, 0.77, 0.81], np.float32)
+_FLOOR_COLOURS = {
+    "floor": np.array([0.885, 0.9, 0.92], np.float32),
+    "grid": np.array([0.73, 0.76, 0.8], np.float32),
+    "path": np.array([0.45, 0.72, 0.6], np.float32),
+    "shadow": np.array([0.64, 0.65, 0.67], np.float32),
+}
 _OUTLINE = 0.45  # brightness along the edges of shapes
 _OUTLINE_STEP = 0.05  # a step in depth that counts as an edge, [m]
-_SHADOW = 0.72
 GRID_SPACING = 0.5  # [m]
 _FLOOR_REACH = 1.45  # how far the floor shows around the target, in view heights
 # Where light comes from, seen from the camera (right, up, towards the viewer); the shadow falls away from it.
@@ -72,19 +75,22 @@ class Camera:
         local = np.stack(np.broadcast_arrays(x[None, :], y[:, None], -1.0), axis=-1)
         return ((local / np.linalg.norm(local, axis=-1, keepdims=True)) @ self.axes).astype(np.float32)
 
-    def floor_presence(self, target_height: float) -> FloatArray:
-        """How much of the floor shows in each pixel, shape (H, W, 1), float32: it fades out around the target."""
-        if target_height not in self._presence:
+    def floor_layers(self, target_height: float) -> dict[str, Image.Image]:
+        """Images of the whole floor in each of its colours, fading into the background away from the target."""
+        if target_height not in self._layers:
             down = np.minimum(self.rays[..., 2], -1e-3)
             eye = self.position(np.array([0.0, 0.0, target_height]))
             reach = -eye[2] / down
             away = np.hypot(eye[0] + reach * self.rays[..., 0], eye[1] + reach * self.rays[..., 1])
-            share = np.clip(_FLOOR_REACH - 0.1 - away / self.view_height, 0.0, 1.0) * (self.rays[..., 2] < -1e-3)
-            self._presence[target_height] = share[..., None].astype(np.float32)
-        return self._presence[target_height]
+            presence = np.clip(_FLOOR_REACH - 0.1 - away / self.view_height, 0.0, 1.0) * (self.rays[..., 2] < -1e-3)
+            self._layers[target_height] = {
+                name: _image(BACKGROUND + presence[..., None] * (colour - BACKGROUND))
+                for name, colour in _FLOOR_COLOURS.items()
+            }
+        return self._layers[target_height]
 
     @cached_property
-    def _presence(self) -> dict[float, FloatArray]:
+    def _layers(self) -> dict[float, dict[str, Image.Image]]:
         return {}
 
     def position(self, target: FloatArray) -> FloatArray:
@@ -117,7 +123,7 @@ def draw_body(camera: Camera, body: Body, frame: int, target: FloatArray, path: 
     Returns:
         An RGB image of the camera's size.
     """
-    picture = _floor(camera, body, frame, target, path)
+    picture = np.array(_floor(camera, body, frame, target, path))
     depth = np.full((camera.height, camera.width), np.inf, np.float32)
     eye = camera.position(target)
     light = (_LIGHT @ camera.axes).astype(np.float32)
@@ -126,14 +132,13 @@ def draw_body(camera: Camera, body: Body, frame: int, target: FloatArray, path: 
         centre = body.positions[frame, part.link] + body.rotations[frame, part.link] @ part.centre
         _draw_part(camera, part, rotation, centre, eye, target, light, picture, depth)
     _darken_edges(picture, depth)
-    return Image.fromarray((255.0 * picture.clip(0.0, 1.0) + 0.5).astype(np.uint8))
+    return Image.fromarray(picture)
 
 
-def _floor(camera: Camera, body: Body, frame: int, target: FloatArray, path: FloatArray) -> FloatArray:
-    """Background (H, W, 3) with a grid that stands still in the world, the way so far, and the shadow."""
-    presence = camera.floor_presence(float(target[2]))
-    lines, shade = (Image.new("L", (camera.width, camera.height), 0) for _ in range(2))
-    draw = ImageDraw.Draw(lines)
+def _floor(camera: Camera, body: Body, frame: int, target: FloatArray, path: FloatArray) -> Image.Image:
+    """Background with a grid that stands still in the world, the way so far, and the shadow."""
+    layers = camera.floor_layers(float(target[2]))
+    masks = {name: Image.new("L", (camera.width, camera.height), 0) for name in ("grid", "path", "shadow")}
     reach = _FLOOR_REACH * camera.view_height
     for axis in (0, 1):
         first, last = (int(np.floor((target[axis] + side * reach) / GRID_SPACING)) for side in (-1, 1))
@@ -141,20 +146,21 @@ def _floor(camera: Camera, body: Body, frame: int, target: FloatArray, path: Flo
         ends[:, :, axis] = GRID_SPACING * np.arange(first, last + 1)[:, None]
         ends[:, :, 1 - axis] = target[1 - axis] + np.array([-reach, reach])
         for start, end in camera.project(ends, target):
-            draw.line([tuple(start), tuple(end)], fill=255, width=2)
-    draw = ImageDraw.Draw(shade)
+            ImageDraw.Draw(masks["grid"]).line([tuple(start), tuple(end)], fill=255, width=2)
     if len(path) >= 2:
         points = camera.project(np.column_stack([path, np.zeros(len(path))]), target)
-        draw.line([tuple(point) for point in points], fill=150, width=max(3, camera.height // 110), joint="curve")
+        width = max(3, camera.height // 90)
+        ImageDraw.Draw(masks["path"]).line([tuple(point) for point in points], fill=255, width=width, joint="curve")
     for part in body.parts:
-        _draw_shadow(draw, camera, part, body, frame, target)
-    colour = _FLOOR + _as_share(lines) * (_GRID - _FLOOR)
-    colour *= 1.0 - (1.0 - _SHADOW) * _as_share(shade)
-    return BACKGROUND + presence * (colour - BACKGROUND)
+        _draw_shadow(ImageDraw.Draw(masks["shadow"]), camera, part, body, frame, target)
+    picture = layers["floor"].copy()
+    for name, mask in masks.items():
+        picture.paste(layers[name], mask=mask)
+    return picture
 
 
-def _as_share(mask: Image.Image) -> FloatArray:
-    return np.asarray(mask, np.float32)[..., None] * np.float32(1 / 255)
+def _image(colours: FloatArray) -> Image.Image:
+    return Image.fromarray((255.0 * colours.clip(0.0, 1.0) + 0.5).astype(np.uint8))
 
 
 def _draw_shadow(
@@ -200,7 +206,7 @@ def _draw_part(
     eye: FloatArray,
     target: FloatArray,
     light: FloatArray,
-    picture: FloatArray,
+    picture: NDArray[np.uint8],
     depth: FloatArray,
 ) -> None:
     first, second, third = part.size
@@ -227,10 +233,11 @@ def _draw_part(
     shade = 0.42 + 0.68 * lit * lit
     gloss = 0.16 * np.clip(lit - 0.9, 0.0, 1.0) / 0.1
     depth[window][nearer] = distance[nearer]
-    picture[window][nearer] = np.array(part.colour, np.float32) * shade[:, None] + gloss[:, None]
+    colours = np.array(part.colour, np.float32) * shade[:, None] + gloss[:, None]
+    picture[window][nearer] = (255.0 * np.minimum(colours, 1.0)).astype(np.uint8)
 
 
-def _darken_edges(picture: FloatArray, depth: FloatArray) -> None:
+def _darken_edges(picture: NDArray[np.uint8], depth: FloatArray) -> None:
     """A thin outline where depth jumps, on the nearer side, so that an arm before the trunk stands out."""
     finite = np.minimum(depth, 1e3)
     edge = np.zeros(depth.shape, bool)
@@ -241,7 +248,7 @@ def _darken_edges(picture: FloatArray, depth: FloatArray) -> None:
         ahead[axis], behind[axis] = slice(None, -1), slice(1, None)
         edge[tuple(ahead)] |= step > _OUTLINE_STEP
         edge[tuple(behind)] |= step < -_OUTLINE_STEP
-    picture[edge] *= _OUTLINE
+    picture[edge] = (_OUTLINE * picture[edge]).astype(np.uint8)
 
 
 def _capsule_hits(o: FloatArray, d: FloatArray, size: tuple[float, float, float]) -> tuple[FloatArray, FloatArray]:

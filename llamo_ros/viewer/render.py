@@ -141,8 +141,7 @@ def _video_frames(bodies: list[tuple[str, Body]], times: FloatArray, text: str, 
 
 
 def _camera(body: Body, width: int, height: int) -> Camera:
-    top = max(float(body.positions[..., 2].max()) + 0.1 * body.height, 1.02 * body.height)
-    view_height = 1.2 * max(top, body.height)
+    view_height = 1.24 * max(body.top, body.height)
     scale = _SUPERSAMPLING
     distance = 2.6 * view_height
     return Camera(width * scale, height * scale, body.heading + _AZIMUTH, _ELEVATION, distance, view_height)
@@ -150,7 +149,7 @@ def _camera(body: Body, width: int, height: int) -> Camera:
 
 def _panel(camera: Camera, body: Body, frame: int, follow: FloatArray) -> Image.Image:
     """One drawn frame at its final size; the camera follows ``follow`` (3,) over the floor, at a height of its own."""
-    target = np.array([follow[0], follow[1], 0.43 * camera.view_height])
+    target = np.array([follow[0], follow[1], 0.435 * camera.view_height])
     panel = draw_body(camera, body, frame, target, body.positions[: frame + 1, 0, :2])
     draw = ImageDraw.Draw(panel, "RGBA")
     first = max(0, frame - round(_HAND_TRAIL * body.frame_rate))

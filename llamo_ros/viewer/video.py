@@ -16,17 +16,13 @@ from llamo_ros.core.errors import ParameterError
 
 GIF_RATE = 15.0  # [Hz]
 MP4_RATE = 30.0  # [Hz]
-_COLOURS = 96  # of all frames together; more make the file larger and look the same
+_COLOURS = 128  # of all frames together; more make the file larger and look the same
 
 
 def write_gif(frames: Iterable[Image.Image], rate: float, path: Path) -> None:
     """Write an endless GIF of frames of one size, `rate` per second, [Hz]; one palette, so that nothing flickers."""
     drawn = list(frames)
-    sample = drawn[:: max(1, len(drawn) // 8)]
-    sheet = Image.new("RGB", (drawn[0].width, drawn[0].height * len(sample)))
-    for row, frame in enumerate(sample):
-        sheet.paste(frame, (0, row * frame.height))
-    palette = sheet.quantize(_COLOURS, method=Image.Quantize.MEDIANCUT)
+    palette = _palette(drawn[:: max(1, len(drawn) // 8)])
     indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in drawn]
     # GIF counts hundredths of a second: cumulative rounding keeps the whole at its true length.
     ticks = np.rint(np.arange(len(indexed) + 1) * 100.0 / rate).astype(int)
@@ -38,6 +34,20 @@ def write_gif(frames: Iterable[Image.Image], rate: float, path: Path) -> None:
         loop=0,
         optimize=False,
     )
+
+
+def _palette(frames: list[Image.Image]) -> Image.Image:
+    """Half of the colours by how many pixels have them (the floor fades in fine steps), half by hue (limbs are few)."""
+    pixels = np.concatenate([np.asarray(frame).reshape(1, -1, 3) for frame in frames], axis=1)
+    seen = np.zeros((32, 32, 32), dtype=bool)
+    seen[tuple(np.moveaxis(pixels // 8, -1, 0))] = True
+    hues = (np.argwhere(seen)[None] * 8 + 4).astype(np.uint8)
+    colours: list[int] = []
+    for sample in (pixels, hues):
+        colours += Image.fromarray(sample).quantize(_COLOURS // 2, method=Image.Quantize.MEDIANCUT).getpalette()
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(colours)
+    return palette
 
 
 def write_mp4(frames: Iterable[Image.Image], rate: float, path: Path) -> None:

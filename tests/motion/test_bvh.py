@@ -22,7 +22,9 @@ RADIANS = 1e-6
 METRES = 1e-6
 
 
-def assert_same_motion(actual: MotionClip, expected: MotionClip, radians: float = RADIANS, metres: float = METRES) -> None:
+def assert_same_motion(
+    actual: MotionClip, expected: MotionClip, radians: float = RADIANS, metres: float = METRES
+) -> None:
     assert len(actual) == len(expected) and actual.frame_rate == pytest.approx(expected.frame_rate)
     assert geodesic_angle(actual.rotations, expected.rotations).max() < radians
     assert np.abs(actual.root_positions - expected.root_positions).max() < metres
@@ -93,17 +95,13 @@ def test_unit_of_length_does_not_matter(random_clip: Callable, tmp_path: Path) -
 def test_resampling_keeps_time(random_clip: Callable, tmp_path: Path) -> None:
     clip = random_clip(0, frames=241, frame_rate=120.0)
     export_bvh(clip, tmp_path / "clip.bvh")
-    assert_same_motion(
-        import_bvh(tmp_path / "clip.bvh", canonicalise=False), clip.sliced(0).resampled(30.0)
-    )
+    assert_same_motion(import_bvh(tmp_path / "clip.bvh", canonicalise=False), clip.sliced(0).resampled(30.0))
     assert len(import_bvh(tmp_path / "clip.bvh", frame_rate=None)) == 241
     assert len(import_bvh(tmp_path / "clip.bvh", source_frame_rate=60.0)) == 121
 
 
 @pytest.mark.parametrize(("up", "facing"), [("z", "-y"), ("z", "x"), ("-x", "y"), ("y", "-z")])
-def test_other_axes_of_the_file_are_set_in_the_map(
-    random_clip: Callable, tmp_path: Path, up: str, facing: str
-) -> None:
+def test_other_axes_of_the_file_are_set_in_the_map(random_clip: Callable, tmp_path: Path, up: str, facing: str) -> None:
     """The same rig and motion, written in a world with other axes, imports to the same motion."""
     clip = random_clip(0, frames=5)
     path = tmp_path / "clip.bvh"
@@ -190,7 +188,7 @@ START_S = {"013022": 12.9}  # where the sequence begins in its take
 def test_real_rigs_agree_with_the_converted_data(
     shared_folder: Path, clip_of_id: Callable, file: str, sequence_id: str, rate: float | None
 ) -> None:
-    """Independently converted sequences of the same takes; what differs is their repair of glitches and pitch of feet."""
+    """Another converter made these from the same takes; it also repairs glitches and levels the feet of each take."""
     expected = clip_of_id(sequence_id)
     clip = import_bvh(shared_folder / "data" / "bvh" / f"{file}.bvh", source_frame_rate=rate)
     start = round(START_S.get(sequence_id, 0.0) * 30)

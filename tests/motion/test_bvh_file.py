@@ -104,7 +104,11 @@ def test_spelling_of_other_tools_reads_the_same(change, tmp_path: Path) -> None:
         ("5 0 0 0", "5_0 0 0 0", "usable number"),
         ("OFFSET 2 0 0", "OFFSET 2 0 inf", "'inf' is not a usable number"),
         ("OFFSET 2 0 0", "OFFSET 2 0", "'CHANNELS' is not a usable number"),
-        ("Yrotation Zrotation Xrotation\n    End", "Yrotation Wrotation Xrotation\n    End", "'Wrotation' is not a channel"),
+        (
+            "Yrotation Zrotation Xrotation\n    End",
+            "Yrotation Wrotation Xrotation\n    End",
+            "'Wrotation' is not a channel",
+        ),
         ("CHANNELS 3", "CHANNELS 7", "from 0 to 6"),
         ("JOINT lower", "JOINT upper", "appears twice"),
         ("    OFFSET 2 0 0\n", "", "has no OFFSET"),

@@ -1,0 +1,173 @@
+"""Human frames in, a safe robot trajectory out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llamo_ros.core.errors import ParameterError
+from llamo_ros.motion.clip import MotionClip
+from llamo_ros.motion.skeleton import FRAME_RATE
+from llamo_ros.pipelines.playback import PlayedFrame, PlayMode
+from llamo_ros.pipelines.splicing import BRAKE_FRAMES
+from llamo_ros.retarget.profile import Robot
+from llamo_ros.retarget.retargeter import Retargeter
+from llamo_ros.retarget.trajectory import TrajectoryShaper, TrajectoryWindow
+
+FloatArray = NDArray[np.float64]
+
+_KEPT_FRAMES = 8  # planned frames that are kept after they were played, for velocities
+
+
+@dataclass(frozen=True)
+class RobotWindow:
+    """What the robot is going to do: frames that are final, then a braking tail that ends at rest. ROS world, z up.
+
+    Attributes:
+        index: Index of the first frame on the time line.
+        trajectory: Joint names, times, positions and velocities of the N points.
+        root_positions: Root link in the world, shape (N, 3), [m].
+        root_quaternions: Its orientation, shape (N, 4), xyzw.
+        contacts: 1 while a foot stands, shape (N, F), feet in the profile's order.
+        mode: What playback does in the first frame.
+        text: Prompt of the motion in the first frame, or empty.
+    """
+
+    index: int
+    trajectory: TrajectoryWindow
+    root_positions: FloatArray
+    root_quaternions: FloatArray
+    contacts: FloatArray
+    mode: PlayMode
+    text: str
+
+    def __len__(self) -> int:
+        return len(self.trajectory)
+
+
+class MotionToRobot:
+    """Retargets the frames of a time line to a robot and keeps the joints within its limits.
+
+    Frames come in order and once; what was planned is never changed, except by :meth:`stop`. Joints brake by themselves
+    where motion runs out; the root follows the human's braking.
+
+    Args:
+        robot: The robot.
+        blend_s: How long motion is blended in from the start posture and after a hold, [s].
+        speed: Share of the robot's velocity limits that may be used, in (0, 1].
+
+    Raises:
+        ParameterError: a number is out of its range.
+    """
+
+    def __init__(self, robot: Robot, blend_s: float = 1.0, speed: float = 1.0) -> None:
+        self.robot = robot
+        self._retargeter = Retargeter(robot)
+        self._shaper = TrajectoryShaper(robot, FRAME_RATE, speed, blend_s)
+        self._first: int | None = None  # index on the time line of the shaper's frame 0, the start posture
+        self._roots: list[tuple[FloatArray, FloatArray, FloatArray, PlayMode, str]] = []
+        self._roots_first = 0
+        self._held = 0
+
+    @property
+    def shaper(self) -> TrajectoryShaper:
+        """The shaper: its counts, its speed, whether it is stopped."""
+        return self._shaper
+
+    @property
+    def has_started(self) -> bool:
+        """Whether :meth:`start` was called."""
+        return self._first is not None
+
+    @property
+    def end_index(self) -> int:
+        """Index of the frame that is planned next; 0 before the start."""
+        return 0 if self._first is None else self._first + self._shaper.end_index
+
+    def start(self, index: int, positions: FloatArray | None = None) -> None:
+        """Begin at rest, one frame before ``index``.
+
+        Args:
+            index: Index on the time line of the first frame that will be planned.
+            positions: Measured joint positions, shape (J,), [rad]; None takes the robot's standing posture.
+
+        Raises:
+            MotionDataError: the posture is not one of this robot.
+        """
+        self._shaper.start_from(self.robot.standing if positions is None else positions)
+        self._retargeter.reset()
+        self._first, self._roots, self._held = index - 1, [], 0
+
+    def plan(self, frames: Sequence[PlayedFrame]) -> None:
+        """Plan the next frames of the time line.
+
+        Raises:
+            ParameterError: :meth:`start` was not called, or the first frame is not the next one.
+            MotionDataError: the frames cannot be retargeted; the robot then brakes and holds.
+        """
+        if not frames:
+            return
+        if self._first is None or frames[0].index != self.end_index:
+            raise ParameterError(f"frame {frames[0].index} is not the next one to plan, which is {self.end_index}.")
+        begin = 0
+        for end in range(1, len(frames) + 1):
+            if end == len(frames) or (frames[end].mode is PlayMode.HOLD) != (frames[begin].mode is PlayMode.HOLD):
+                self._plan_alike(frames[begin:end])
+                begin = end
+
+    def stop(self, index: int) -> None:
+        """Emergency stop: brake behind frame ``index``, the last one played, and hold until :meth:`reset`."""
+        if self._first is None:
+            return
+        self._shaper.stop(index - self._first)
+        self._roots = self._roots[: max(self.end_index - self._roots_first, 1)]
+
+    def reset(self) -> None:
+        """Release an emergency stop; the next motion is blended in."""
+        self._shaper.reset()
+
+    def window(self, index: int) -> RobotWindow:
+        """All planned frames from ``index`` on and a braking tail; earlier frames may be forgotten.
+
+        Raises:
+            ParameterError: that frame is not planned yet, or already forgotten.
+        """
+        trajectory = self._shaper.window(index - (self._first or 0))
+        old = index - _KEPT_FRAMES - self._roots_first
+        if old > 0:
+            self._roots, self._roots_first = self._roots[old:], self._roots_first + old
+        last = len(self._roots) - 1
+        rows = [self._roots[min(index + k - self._roots_first, last)] for k in range(len(trajectory))]
+        return RobotWindow(
+            index,
+            trajectory,
+            np.array([row[0] for row in rows]),
+            np.array([row[1] for row in rows]),
+            np.array([row[2] for row in rows]),
+            rows[0][3],
+            rows[0][4],
+        )
+
+    def _plan_alike(self, frames: Sequence[PlayedFrame]) -> None:
+        """Plan frames that are all motion, or all braking and holding."""
+        if not self._roots:
+            self._roots_first = frames[0].index
+        is_hold = frames[0].mode is PlayMode.HOLD
+        moving = frames if not is_hold else frames[: max(0, BRAKE_FRAMES - self._held)]
+        self._held = self._held + len(frames) if is_hold else 0
+        if is_hold:
+            self._shaper.hold(len(frames))
+        roots = []
+        if moving:
+            clip = MotionClip(np.stack([f.rotations for f in moving]), np.stack([f.root_position for f in moving]))
+            motion = self._retargeter.retarget(clip)
+            if not is_hold:
+                self._shaper.push(motion.joint_positions)
+            rows = zip(motion.root_positions, motion.root_quaternions, motion.contacts, strict=True)
+            roots = [(*row, frame.mode, frame.text) for row, frame in zip(rows, moving, strict=True)]
+        for frame in frames[len(moving) :]:
+            roots.append((*(roots or self._roots)[-1][:3], frame.mode, frame.text))
+        self._roots += roots

@@ -1,0 +1,147 @@
+"""Player: streams of human motion in at their own pace; 30 times a second, what the person and the robot do now."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llamo_ros.core.errors import MotionDataError, ParameterError
+from llamo_ros.pipelines.motion_to_robot import MotionToRobot, RobotWindow
+from llamo_ros.pipelines.playback import PlaybackBuffer, PlayedFrame, StreamChunk
+
+FloatArray = NDArray[np.float64]
+
+HORIZON = 8  # frames planned ahead, 267 ms: trackers look 200 ms ahead; a new prompt takes over behind them
+_BLOCK = 4  # the retargeter solves four frames at once
+
+
+@dataclass(frozen=True)
+class PlayerFrame:
+    """One moment of playback.
+
+    Attributes:
+        human: The human frame.
+        robot: The robot's frames from this moment on.
+        is_stopped: Whether an emergency stop is in force.
+        is_new: Whether the window holds frames that no earlier window held, or lacks some that one did.
+    """
+
+    human: PlayedFrame
+    robot: RobotWindow
+    is_stopped: bool
+    is_new: bool
+
+
+class Player:
+    """Joins a :class:`PlaybackBuffer` and a :class:`MotionToRobot`. Every method may be called from any thread.
+
+    One thread calls :meth:`advance` and then :meth:`plan_ahead` 30 times a second; others push motion.
+
+    Args:
+        buffer: Time line of human motion.
+        robot: The robot's side.
+        waits_for_posture: Whether playback begins only after :meth:`set_posture`; else it begins at the standing posture.
+    """
+
+    def __init__(self, buffer: PlaybackBuffer, robot: MotionToRobot, waits_for_posture: bool = False) -> None:
+        self.buffer, self.robot = buffer, robot
+        self._lock = threading.Lock()
+        self._posture: FloatArray | None = None
+        self._waits_for_posture = waits_for_posture
+        self._is_new = False
+        self._is_stopped = False
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether an emergency stop is in force."""
+        return self._is_stopped
+
+    @property
+    def is_waiting_for_posture(self) -> bool:
+        """Whether motion is there and only the robot's measured posture is missing."""
+        return self.buffer.started and not self.robot.has_started
+
+    @property
+    def depth(self) -> int:
+        """Frames of motion that are ready to be played."""
+        return self.buffer.depth
+
+    def push(self, chunk: StreamChunk) -> None:
+        """Take the next chunk of a stream; see :meth:`PlaybackBuffer.push`. Ignored during an emergency stop."""
+        if self._is_stopped:
+            return
+        with self._lock:
+            self.buffer.push(chunk)
+
+    def set_posture(self, positions: FloatArray) -> None:
+        """Tell where the robot is before playback begins: measured joint positions, shape (J,), [rad]."""
+        self._posture = np.array(positions, dtype=np.float64)
+
+    def advance(self) -> PlayerFrame | None:
+        """Play the next frame. None while nothing is planned yet."""
+        with self._lock:
+            if not self.robot.has_started or self.robot.end_index <= self.buffer.next_index:
+                return None
+            human = self.buffer.pop()
+            if human is None:
+                return None
+            window = self.robot.window(human.index)
+            is_new, self._is_new = self._is_new, False
+            return PlayerFrame(human, window, self._is_stopped, is_new)
+
+    def plan_ahead(self) -> None:
+        """Retarget frames that will be played soon; to be called after :meth:`advance`.
+
+        Raises:
+            MotionDataError: frames cannot be retargeted, or the robot's posture is not one of it.
+        """
+        with self._lock:
+            if not self._has_begun():
+                return
+            due = self.buffer.next_index
+            ahead = self.robot.end_index - due
+            until = due + HORIZON if ahead <= HORIZON - _BLOCK else self.robot.end_index
+            frames = self.buffer.commit(until)
+        if not frames:
+            return
+        try:
+            self.robot.plan(frames)
+        finally:
+            self._is_new = True
+
+    def stop(self) -> None:
+        """Emergency stop: brake from where the robot is; nothing is played until :meth:`reset`."""
+        with self._lock:
+            self._is_stopped = True
+            self.buffer.stop(at_once=True)
+            self.robot.stop(self.buffer.next_index - 1)
+            self._is_new = True
+
+    def reset(self) -> None:
+        """Release an emergency stop. The motion that was stopped does not go on; the next one is blended in."""
+        with self._lock:
+            if not self._is_stopped:
+                raise ParameterError("no emergency stop is in force; there is nothing to reset.")
+            self.robot.reset()
+            self._is_stopped = False
+
+    def pause(self, is_paused: bool) -> None:
+        """Brake and hold, or go on with what was left."""
+        with self._lock:
+            if is_paused:
+                self.buffer.pause()
+            else:
+                self.buffer.resume()
+
+    def _has_begun(self) -> bool:
+        """Start the robot as soon as there is motion and, where it is needed, a posture to start from."""
+        if self.robot.has_started:
+            return True
+        if not self.buffer.started or (self._waits_for_posture and self._posture is None):
+            return False
+        posture, self._posture = self._posture, None
+        self.robot.start(self.buffer.next_index, posture)
+        return True
