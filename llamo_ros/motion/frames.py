@@ -34,7 +34,7 @@ def to_ros_world(positions: Array, rotations: Array | None = None) -> tuple[Arra
 
 
 def from_ros_world(positions: Array, rotations: Array | None = None) -> tuple[Array, Array | None]:
-    """Undo :func:`to_ros_world` exactly: ROS (z up, facing +x) to the core (y up, facing +z); same shapes and errors."""
+    """Undo :func:`to_ros_world` exactly: ROS (z up, facing +x) to the core (y up, facing +z). Shapes as there."""
     return _renamed(positions, rotations, _ROS_AXES_IN_CORE_ORDER)
 
 

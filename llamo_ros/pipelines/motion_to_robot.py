@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from llamo_ros.core.errors import ParameterError
+from llamo_ros.core.errors import MotionDataError, ParameterError
 from llamo_ros.motion.clip import MotionClip
 from llamo_ros.motion.skeleton import FRAME_RATE
 from llamo_ros.pipelines.playback import PlayedFrame, PlayMode
@@ -160,14 +160,22 @@ class MotionToRobot:
         self._held = self._held + len(frames) if is_hold else 0
         if is_hold:
             self._shaper.hold(len(frames))
-        roots = []
-        if moving:
-            clip = MotionClip(np.stack([f.rotations for f in moving]), np.stack([f.root_position for f in moving]))
-            motion = self._retargeter.retarget(clip)
-            if not is_hold:
-                self._shaper.push(motion.joint_positions)
-            rows = zip(motion.root_positions, motion.root_quaternions, motion.contacts, strict=True)
-            roots = [(*row, frame.mode, frame.text) for row, frame in zip(rows, moving, strict=True)]
-        for frame in frames[len(moving) :]:
-            roots.append((*(roots or self._roots)[-1][:3], frame.mode, frame.text))
-        self._roots += roots
+        places: list[tuple[FloatArray, FloatArray, FloatArray]] = []
+        try:
+            if moving:
+                clip = MotionClip(np.stack([f.rotations for f in moving]), np.stack([f.root_position for f in moving]))
+                motion = self._retargeter.retarget(clip)
+                if not is_hold:
+                    self._shaper.push(motion.joint_positions)
+                places = list(zip(motion.root_positions, motion.root_quaternions, motion.contacts, strict=True))
+        except MotionDataError:
+            if not is_hold:  # the time line goes on: what cannot be followed is held
+                self._shaper.hold(len(frames))
+            raise
+        finally:
+            last = places[-1] if places else self._roots[-1][:3] if self._roots else self._origin()
+            places += [last] * (len(frames) - len(places))
+            self._roots += [(*place, f.mode, f.text) for place, f in zip(places, frames, strict=True)]
+
+    def _origin(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        return np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]), np.zeros(len(self.robot.feet))

@@ -265,6 +265,11 @@ class PlaybackBuffer:
         else:
             self._cut(self._next + SPLICE_MARGIN)
 
+    def ignore(self, stream_id: str) -> None:
+        """Drop whatever comes of a stream from now on."""
+        if stream_id not in self._retired:
+            self._retired.append(stream_id)
+
     def pause(self) -> None:
         """Brake and hold; what is not played yet is kept for :meth:`resume`."""
         if self._paused:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from llamo_ros.core.errors import MotionDataError, ParameterError
+from llamo_ros.core.errors import ParameterError
 from llamo_ros.pipelines.motion_to_robot import MotionToRobot, RobotWindow
-from llamo_ros.pipelines.playback import PlaybackBuffer, PlayedFrame, StreamChunk
+from llamo_ros.pipelines.playback import PlaybackBuffer, PlayedFrame, PlayMode, StreamChunk
 
 FloatArray = NDArray[np.float64]
 
@@ -26,7 +26,7 @@ class PlayerFrame:
         human: The human frame.
         robot: The robot's frames from this moment on.
         is_stopped: Whether an emergency stop is in force.
-        is_new: Whether the window holds frames that no earlier window held, or lacks some that one did.
+        is_new: Whether motion was planned or recalled since the frame before, so that the window says something new.
     """
 
     human: PlayedFrame
@@ -43,7 +43,7 @@ class Player:
     Args:
         buffer: Time line of human motion.
         robot: The robot's side.
-        waits_for_posture: Whether playback begins only after :meth:`set_posture`; else it begins at the standing posture.
+        waits_for_posture: Whether playback waits for :meth:`set_posture`; else it begins at the standing posture.
     """
 
     def __init__(self, buffer: PlaybackBuffer, robot: MotionToRobot, waits_for_posture: bool = False) -> None:
@@ -70,11 +70,15 @@ class Player:
         return self.buffer.depth
 
     def push(self, chunk: StreamChunk) -> None:
-        """Take the next chunk of a stream; see :meth:`PlaybackBuffer.push`. Ignored during an emergency stop."""
-        if self._is_stopped:
-            return
+        """Take the next chunk of a stream; see :meth:`PlaybackBuffer.push`.
+
+        A stream that shows up during an emergency stop is not played, not even after the stop is released.
+        """
         with self._lock:
-            self.buffer.push(chunk)
+            if self._is_stopped:
+                self.buffer.ignore(chunk.stream_id)
+            else:
+                self.buffer.push(chunk)
 
     def set_posture(self, positions: FloatArray) -> None:
         """Tell where the robot is before playback begins: measured joint positions, shape (J,), [rad]."""
@@ -99,18 +103,8 @@ class Player:
             MotionDataError: frames cannot be retargeted, or the robot's posture is not one of it.
         """
         with self._lock:
-            if not self._has_begun():
-                return
-            due = self.buffer.next_index
-            ahead = self.robot.end_index - due
-            until = due + HORIZON if ahead <= HORIZON - _BLOCK else self.robot.end_index
-            frames = self.buffer.commit(until)
-        if not frames:
-            return
-        try:
-            self.robot.plan(frames)
-        finally:
-            self._is_new = True
+            if self._has_begun():
+                self._plan()
 
     def stop(self) -> None:
         """Emergency stop: brake from where the robot is; nothing is played until :meth:`reset`."""
@@ -119,6 +113,8 @@ class Player:
             self.buffer.stop(at_once=True)
             self.robot.stop(self.buffer.next_index - 1)
             self._is_new = True
+            if self.robot.has_started:
+                self._plan()
 
     def reset(self) -> None:
         """Release an emergency stop. The motion that was stopped does not go on; the next one is blended in."""
@@ -135,6 +131,13 @@ class Player:
                 self.buffer.pause()
             else:
                 self.buffer.resume()
+
+    def _plan(self) -> None:
+        due = self.buffer.next_index
+        ahead = self.robot.end_index - due
+        frames = self.buffer.commit(due + HORIZON if ahead <= HORIZON - _BLOCK else self.robot.end_index)
+        self._is_new = self._is_new or any(frame.mode is not PlayMode.HOLD for frame in frames)
+        self.robot.plan(frames)
 
     def _has_begun(self) -> bool:
         """Start the robot as soon as there is motion and, where it is needed, a posture to start from."""

@@ -1,8 +1,9 @@
 """Retargeter: human motion on smpl22 to configurations of a robot, chunk by chunk.
 
 For each frame the robot's pelvis, chest, hands and feet turn like the human's, its limb segments point where the
-human's do, and its hands and feet reach the human's vectors scaled to its limbs. A foot that stands keeps its place, and
-the lowest sole touches the floor when the human's lowest foot does. The result is kinematic: it says nothing of balance.
+human's do, and its hands and feet reach the human's vectors scaled to its limbs. A foot that stands keeps its place,
+and the lowest sole touches the floor when the human's lowest foot does. The result is kinematic: it says nothing of
+balance.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class ShaperCounts:
 class TrajectoryWindow:
     """The frames still to be executed and a braking tail, as one message for a joint trajectory controller.
 
-    The first ``committed`` points never change: a later window that holds them too holds the same numbers, unless a stop
-    recalls them. What follows is where the robot goes if nothing more is planned; it ends at rest.
+    The first ``committed`` points never change: a later window that holds them too holds the same numbers, unless a
+    stop recalls them. What follows is where the robot goes if nothing more is planned; it ends at rest.
 
     Attributes:
         joint_names: The J joints.

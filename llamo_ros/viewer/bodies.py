@@ -127,8 +127,8 @@ def robot_body(motion: RobotMotion, robot: Robot) -> Body:
         raise MotionDataError("the robot motion has no frame, so there is nothing to draw.")
     if tuple(motion.joint_names) != robot.joint_names:
         raise ParameterError(
-            f"the robot motion has joints {', '.join(motion.joint_names[:3])}, ..., which are not those of {robot.name}. "
-            "Give the robot that it was retargeted to."
+            f"the robot motion has joints {', '.join(motion.joint_names[:3])}, ..., which are not those of {robot.name}; "
+            "give the robot that it was retargeted to."
         )
     poses = robot.model.link_poses(motion.joint_positions)
     root = quaternion_xyzw_to_matrix(motion.root_quaternions)[:, None]
@@ -207,7 +207,9 @@ def _urdf_parts(robot: Robot) -> tuple[Part, ...]:
             origin = visual.find("origin")
             attributes = {} if origin is None else origin.attrib
             rotation = rotation_from_rpy(*_floats(attributes.get("rpy", "0 0 0")))
-            parts.append(Part(shape[0], index, rotation, np.array(_floats(attributes.get("xyz", "0 0 0"))), shape[1], colour))
+            parts.append(
+                Part(shape[0], index, rotation, np.array(_floats(attributes.get("xyz", "0 0 0"))), shape[1], colour)
+            )
     return tuple(parts)
 
 

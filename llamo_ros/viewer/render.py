@@ -37,7 +37,11 @@ _CAMERA_SMOOTHING = 0.35  # standard deviation of the filter on what the camera 
 
 
 def render(
-    clip: MotionClip, path: str | Path, text: str = "", robot_motion: RobotMotion | None = None, robot: Robot | None = None
+    clip: MotionClip,
+    path: str | Path,
+    text: str = "",
+    robot_motion: RobotMotion | None = None,
+    robot: Robot | None = None,
 ) -> None:
     """Write a picture (.png) or a video (.gif, .mp4), by the suffix of ``path``; see the two functions below."""
     suffix = Path(path).suffix.lower()
@@ -48,12 +52,17 @@ def render(
 
 
 def render_strip(
-    clip: MotionClip, path: str | Path, text: str = "", robot_motion: RobotMotion | None = None, robot: Robot | None = None
+    clip: MotionClip,
+    path: str | Path,
+    text: str = "",
+    robot_motion: RobotMotion | None = None,
+    robot: Robot | None = None,
 ) -> None:
     """Write one PNG: the prompt, the person at eight times from left to right, and the robot at the same times below.
 
-    The camera follows each body; the grid on the floor (0.5 m) stands still, so it shows the travel. Left limbs are orange
-    and right limbs blue; thin lines show where the hands have just been, and a line on the floor where the body came from.
+    The camera follows each body; the grid on the floor (0.5 m) stands still, so it shows the travel. Left limbs are
+    orange and right limbs blue; thin lines show where the hands have just been, and a green line where the body came
+    from.
 
     Args:
         clip: The person's motion, any frame rate, y up.
@@ -89,7 +98,11 @@ def render_strip(
 
 
 def render_video(
-    clip: MotionClip, path: str | Path, text: str = "", robot_motion: RobotMotion | None = None, robot: Robot | None = None
+    clip: MotionClip,
+    path: str | Path,
+    text: str = "",
+    robot_motion: RobotMotion | None = None,
+    robot: Robot | None = None,
 ) -> None:
     """Write a video in real time: the person, beside it the robot, the prompt above; arguments as for a strip.
 
@@ -97,8 +110,8 @@ def render_video(
 
     Raises:
         MotionDataError: a motion has no frame.
-        ParameterError: the suffix is neither .gif nor .mp4, there is no encoder for .mp4, the motion is longer than 60 s,
-            the file cannot be written, or the robot does not fit its motion.
+        ParameterError: the suffix is neither .gif nor .mp4, there is no encoder for .mp4, the motion is longer than
+            60 s, the file cannot be written, or the robot does not fit its motion.
     """
     path = _checked_path(path, VIDEO_SUFFIXES)
     if clip.duration > LONGEST_VIDEO:
@@ -120,7 +133,9 @@ def _bodies(clip: MotionClip, robot_motion: RobotMotion | None, robot: Robot | N
     return bodies
 
 
-def _video_frames(bodies: list[tuple[str, Body]], times: FloatArray, text: str, duration: float) -> Iterator[Image.Image]:
+def _video_frames(
+    bodies: list[tuple[str, Body]], times: FloatArray, text: str, duration: float
+) -> Iterator[Image.Image]:
     width, height, top, bottom = (300 if len(bodies) > 1 else 360), 340, 40, 12
     cameras = [_camera(body, width, height) for _, body in bodies]
     targets = [_smoothed(body.positions[:, 0], _CAMERA_SMOOTHING * body.frame_rate) for _, body in bodies]

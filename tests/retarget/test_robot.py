@@ -101,7 +101,9 @@ def test_the_shipped_g1_agrees_with_the_manufacturers_description(shared_folder:
     links = [theirs.link_index(name) for name in ours.link_names]
     error = np.linalg.norm(ours.link_poses(q).positions - theirs.link_poses(q).positions[:, links], axis=-1).max(axis=0)
     # Upstream has offsets and angles of 1e-4 at ankles and shoulders that carry no information; the rest is the same.
-    same = [name for name in ours.link_names if not any(part in name for part in ("ankle", "shoulder", "elbow", "wrist"))]
+    same = [
+        name for name in ours.link_names if not any(part in name for part in ("ankle", "shoulder", "elbow", "wrist"))
+    ]
     assert len(same) == 12
     assert max(error[ours.link_index(name)] for name in same) < 1e-6
     assert error.max() < 3e-4

@@ -1,0 +1,39 @@
+"""Robots and clips to retarget."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from llamo_ros.retarget.profile import Robot, load_robot
+
+BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "retarget_quality.py"
+
+
+@pytest.fixture(scope="session")
+def g1() -> Robot:
+    return load_robot("unitree_g1")
+
+
+@pytest.fixture(scope="session")
+def benchmark_script() -> ModuleType:
+    """``benchmarks/retarget_quality.py`` as a module: it reads the bench clips."""
+    if BENCHMARK.stem not in sys.modules:
+        spec = importlib.util.spec_from_file_location(BENCHMARK.stem, BENCHMARK)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[BENCHMARK.stem] = module
+        spec.loader.exec_module(module)
+    return sys.modules[BENCHMARK.stem]
+
+
+@pytest.fixture(scope="session")
+def bench_clips(shared_folder: Path) -> Path:
+    """The folder of the bench clips; the test is skipped where it is absent."""
+    folder = shared_folder / "robots" / "bench_clips"
+    if not folder.is_dir():
+        pytest.skip("the bench clips (../shared/robots/bench_clips) are not here")
+    return folder
