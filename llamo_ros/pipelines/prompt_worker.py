@@ -53,7 +53,7 @@ class WorkerStatus:
     Attributes:
         motions: Motions begun.
         frames: Frames made.
-        failures: Prompts that could not be performed.
+        failures: Motions that failed half-way.
         latency: Time to make the newest latent, four frames, [s].
         first_frame_latency: Time from the newest prompt to its first frames, [s].
     """
@@ -71,9 +71,9 @@ class PromptWorker:
     Every motion is a stream of its own, which always ends with a final chunk, also when it is replaced or fails.
 
     Args:
-        generate: Makes the chunks of one motion: ``TextToMotion.stream``.
+        generate: Checks a prompt and returns its chunks, which are made as they are taken: ``TextToMotion.stream``.
         emit: Called with each chunk, from the worker's thread.
-        fail: Called with a prompt that cannot be performed and the reason, from the worker's thread.
+        fail: Called with a prompt that failed half-way and the reason, from the worker's thread.
         lead_time: How far generation runs ahead of playback at most, [s].
     """
 
@@ -87,7 +87,7 @@ class PromptWorker:
         self.status = WorkerStatus()
         self._generate, self._emit, self._fail, self._lead_time = generate, emit, fail, lead_time
         self._changed = threading.Condition()
-        self._queue: deque[tuple[Prompt, float]] = deque()
+        self._queue: deque[tuple[Prompt, Iterator[GeneratedChunk], float]] = deque()
         self._interrupted = False  # the motion in progress is to end now
         self._stop_playback = False
         self._closed = False
@@ -112,18 +112,19 @@ class PromptWorker:
     def submit(self, prompt: Prompt) -> None:
         """Perform a prompt now, or with ``append`` after those before it.
 
+        A prompt that cannot be performed leaves the motion in progress as it is.
+
         Raises:
-            PromptError: too many prompts are waiting.
+            LlamoError: ``generate`` refuses the prompt, or too many prompts are waiting.
         """
+        chunks = self._generate(prompt.text, **prompt.options)
         with self._changed:
             if not prompt.append:
                 self._queue.clear()
                 self._interrupted = self._busy
             elif len(self._queue) >= MAX_QUEUE:
-                raise PromptError(
-                    f"{MAX_QUEUE} prompts are waiting already; send the next one when some are performed."
-                )
-            self._queue.append((prompt, time.monotonic()))
+                raise PromptError(f"{MAX_QUEUE} prompts are waiting already; send the next one later.")
+            self._queue.append((prompt, chunks, time.monotonic()))
             self._changed.notify_all()
 
     def stop(self) -> None:
@@ -150,21 +151,21 @@ class PromptWorker:
                 if self._closed:
                     return
                 stops, self._stop_playback = self._stop_playback, False
-                prompt, asked = self._queue.popleft() if self._queue else (None, 0.0)
-                self._busy, self._interrupted = prompt is not None, False
+                job = self._queue.popleft() if self._queue else None
+                self._busy, self._interrupted = job is not None, False
             if stops:
                 self._played_until = 0.0
                 self._emit(StreamChunk(uuid.uuid4().hex, 0, _NO_FRAMES, is_final=True))
-            if prompt is not None:
-                self._perform(prompt, asked)
+            if job is not None:
+                self._perform(*job)
                 with self._changed:
                     self._busy = False
 
-    def _perform(self, prompt: Prompt, asked: float) -> None:
+    def _perform(self, prompt: Prompt, chunks: Iterator[GeneratedChunk], asked: float) -> None:
         stream_id, emitted, is_final = uuid.uuid4().hex, 0, False
         begins = 0.0
         try:
-            for chunk in self._generate(prompt.text, **prompt.options):
+            for chunk in chunks:
                 now = time.monotonic()
                 if self._interrupted:
                     break

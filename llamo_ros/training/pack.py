@@ -92,7 +92,7 @@ def normalisation(mean: NDArray[np.float64], variance: NDArray[np.float64]) -> t
     Nine features have no variance (pelvis x and z, parts of the yaw matrix): the scale of each group is floored at 0.3
     of the group's mean, and the heading change is scaled by its sine alone.
     """
-    std = np.sqrt(variance)
+    std = np.sqrt(np.maximum(variance, 0.0))  # rounding leaves constants a little below 0
     for group in (slice(8, 74), slice(74, 140), slice(140, 272)):
         std[group] = np.maximum(std[group], 0.3 * std[group].mean())
     std[2:8] = std[4]

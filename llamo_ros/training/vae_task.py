@@ -132,10 +132,10 @@ class VaeTask:
         figures = {}
         for name, kinds in (("cmu", ("h3d",)), ("bandai", ("bandai",))):
             rows = [row for row in self.pack.split("val") if row.kind in kinds]
-            figures |= {f"{name}_{k}": v for k, v in reconstruction_figures(self.model, self.pack, rows).items()}
-        figures["score"] = (
-            figures["cmu_mpjpe_mm"] / 20 + figures["bandai_mpjpe_mm"] / 8 + 0.1 * figures["cmu_jerk_ratio"]
-        )
+            if rows:  # the open licence set has no Bandai clips
+                figures |= {f"{name}_{k}": v for k, v in reconstruction_figures(self.model, self.pack, rows).items()}
+        scale = {"cmu_mpjpe_mm": 1 / 20, "bandai_mpjpe_mm": 1 / 8, "cmu_jerk_ratio": 0.1}
+        figures["score"] = sum(factor * figures[name] for name, factor in scale.items() if name in figures)
         return figures
 
 

@@ -127,8 +127,8 @@ def robot_body(motion: RobotMotion, robot: Robot) -> Body:
         raise MotionDataError("the robot motion has no frame, so there is nothing to draw.")
     if tuple(motion.joint_names) != robot.joint_names:
         raise ParameterError(
-            f"the robot motion has joints {', '.join(motion.joint_names[:3])}, ..., which are not those of {robot.name}; "
-            "give the robot that it was retargeted to."
+            f"the robot motion has joints {', '.join(motion.joint_names[:3])}, ..., but {robot.name} has "
+            f"{', '.join(robot.joint_names[:3])}, ...; give the robot that it was retargeted to."
         )
     poses = robot.model.link_poses(motion.joint_positions)
     root = quaternion_xyzw_to_matrix(motion.root_quaternions)[:, None]

@@ -1,0 +1,132 @@
+"""Training from packed data to a checkpoint that generates, at the smallest sizes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from llamo_ros.core.errors import CheckpointError, DatasetError, ParameterError
+from llamo_ros.model.checkpoint import load_checkpoint, read_config
+from llamo_ros.pipelines.motion_to_text import MotionToText
+from llamo_ros.pipelines.text_to_motion import TextToMotion
+from llamo_ros.training.loop import TrainingSettings
+from llamo_ros.training.pack import pack_data
+from llamo_ros.training.stages import StageSettings, export, train_motion, train_text, train_vae
+
+STEPS = 6
+
+
+def stage_settings(data: Path, out: Path, steps: int = STEPS) -> StageSettings:
+    return StageSettings(data, out, TrainingSettings(steps=steps, bf16=False), preset="tiny", batch_size=3)
+
+
+@pytest.fixture(scope="module")
+def runs(source_folder: Path, packed_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of all three stages, and their export."""
+    folder = tmp_path_factory.mktemp("runs")
+    train_vae(stage_settings(packed_folder, folder / "vae"))
+    train_text(stage_settings(packed_folder, folder / "text"), source_folder)
+    train_motion(stage_settings(packed_folder, folder / "motion"), folder / "vae", folder / "text")
+    export(folder / "motion", folder / "checkpoint", "made-up")
+    return folder
+
+
+def record_of(run: Path) -> dict:
+    return json.loads((run / "run.json").read_text())
+
+
+@pytest.mark.parametrize("stage", ["vae", "text", "motion"])
+def test_a_run_records_how_it_came_about(runs: Path, stage: str) -> None:
+    record = record_of(runs / stage)
+    assert record["stage"] == stage
+    assert record["preset"] == "tiny"
+    assert record["training"]["seed"] == 0
+    assert record["licence_set"] == "noncommercial"
+    assert record["steps"] == STEPS
+    assert record["commit"]
+    assert np.isfinite(record["validation"]["score"])
+
+
+def test_the_exported_model_generates_and_captions(runs: Path) -> None:
+    model, tokenizer = load_checkpoint(runs / "checkpoint")
+    clip = TextToMotion(model, tokenizer)("a person walks", max_duration=2.0, min_duration=1.5, flow_steps=4)
+    assert 1.5 <= clip.duration <= 2.0
+    caption = MotionToText(model, tokenizer)(clip)
+    assert 0.0 < caption.confidence <= 1.0
+
+
+def test_the_exported_model_says_what_it_was_trained_on(runs: Path) -> None:
+    config, metadata = read_config(runs / "checkpoint")
+    assert config.name == "tiny"
+    assert metadata["name"] == "made-up"
+    assert metadata["licence"] == "CC-BY-NC-4.0"
+    assert "Bandai" in metadata["data"]
+    assert metadata["steps"] == str(STEPS)
+
+
+def test_the_exported_model_holds_the_frozen_parts_unchanged(runs: Path) -> None:
+    model, _ = load_checkpoint(runs / "checkpoint")
+    weights = model.state_dict()
+    for run, prefix in (("vae", "vae."), ("text", "backbone.")):
+        for name, value in torch.load(runs / run / "best.pt", weights_only=True)["average"].items():
+            # Shards hold bfloat16, which keeps 8 bits of the mantissa.
+            torch.testing.assert_close(weights[prefix + name], value, rtol=2**-8, atol=1e-6)
+    assert (model.latent_std > 0).all()
+    assert not torch.equal(model.latent_std, torch.ones_like(model.latent_std))
+
+
+def test_a_run_goes_on_where_it_stopped(runs: Path, packed_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "motion", tmp_path / "motion")
+    settings = stage_settings(packed_folder, tmp_path / "motion", steps=STEPS + 3)
+    # The other runs are gone: a resumed motion run has their weights in its own folder.
+    train_motion(settings, tmp_path / "no-vae", tmp_path / "no-text")
+    record = record_of(tmp_path / "motion")
+    assert record["resumed_at_step"] == STEPS
+    assert record["steps"] == STEPS + 3
+
+
+def test_the_same_seed_gives_the_same_weights(runs: Path, packed_folder: Path, tmp_path: Path) -> None:
+    train_vae(stage_settings(packed_folder, tmp_path / "vae"))
+    first, second = (torch.load(run / "vae" / "best.pt", weights_only=True)["average"] for run in (runs, tmp_path))
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name], rtol=0, atol=0)
+
+
+def test_a_run_of_another_preset_is_refused(runs: Path, packed_folder: Path) -> None:
+    settings = replace(stage_settings(packed_folder, runs / "vae"), preset="mini")
+    with pytest.raises(CheckpointError):
+        train_vae(settings)
+
+
+def test_the_open_licence_set_trains_without_the_noncommercial_clips(source_folder: Path, tmp_path: Path) -> None:
+    pack = pack_data(source_folder, tmp_path / "packed", "open")
+    assert {row.kind for row in pack.sequences} == {"h3d"}
+    figures = train_vae(stage_settings(tmp_path / "packed", tmp_path / "vae"))
+    assert np.isfinite(figures["score"])
+    assert not any(name.startswith("bandai") for name in figures)
+
+
+def test_missing_inputs_are_named(runs: Path, packed_folder: Path, source_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="llamo data pack"):
+        train_vae(stage_settings(tmp_path / "nothing", tmp_path / "vae"))
+    with pytest.raises(DatasetError, match="texts_humanml3d"):
+        train_text(stage_settings(packed_folder, tmp_path / "text"), tmp_path)
+    with pytest.raises(CheckpointError, match="llamo train vae"):
+        train_motion(stage_settings(packed_folder, tmp_path / "motion"), tmp_path / "vae", runs / "text")
+    with pytest.raises(CheckpointError, match="llamo train motion"):
+        export(tmp_path / "nothing", tmp_path / "checkpoint", "x")
+    with pytest.raises(CheckpointError, match="stage vae"):
+        export(runs / "vae", tmp_path / "checkpoint", "x")
+
+
+def test_settings_outside_their_range_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="preset"):
+        StageSettings(tmp_path, tmp_path, TrainingSettings(steps=1), preset="huge")
+    with pytest.raises(ParameterError, match="batch size"):
+        StageSettings(tmp_path, tmp_path, TrainingSettings(steps=1), batch_size=0)
