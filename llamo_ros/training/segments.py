@@ -70,9 +70,9 @@ def stands(features: NDArray[np.float64]) -> list[tuple[int, int, str]]:
     hands = positions[:, [JOINT_INDEX["left_wrist"], JOINT_INDEX["right_wrist"]], 1].max(-1)
     upright = positions[:, JOINT_INDEX["head"], 1] - positions[:, 0, 1] > 0.5
     low = hands < positions[:, JOINT_INDEX["spine3"], 1] - 0.1
-    still = (
-        (_smoothed(speed, 9) < 0.25) & (_smoothed(root_speed, 9) < 0.08) & low & upright & (positions[:, 0, 1] > 0.8)
-    )
+    slow = (_smoothed(speed, 9) < 0.25) & (_smoothed(root_speed, 9) < 0.08)
+    turning = np.abs(_smoothed(np.degrees(heading_change(features)) * FRAME_RATE, 9)) > 15.0
+    still = slow & ~turning & low & upright & (positions[:, 0, 1] > 0.8)
     return [(start, stop, "stand") for start, stop in _runs(still) if stop - start >= 24]
 
 

@@ -1,0 +1,56 @@
+"""How well does the motion VAE reconstruct real motion? Whole clips of a split, by forward kinematics from rotations.
+
+llamo data pack ../shared/data
+python benchmarks/vae_reconstruction.py --checkpoint llamo-mini --split test
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from llamo_ros.core.errors import LlamoError
+from llamo_ros.model.checkpoint import load_checkpoint
+from llamo_ros.training.pack import open_pack
+from llamo_ros.training.vae_task import reconstruction_figures
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print one row per source; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", default="llamo-mini", metavar="NAME", help="model name or checkpoint folder")
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/packed"), metavar="PACK", help="pack of `llamo data pack`"
+    )
+    parser.add_argument("--split", default="test", choices=("train", "val", "test"))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        model, _ = load_checkpoint(options.checkpoint)
+        pack = open_pack(options.data)
+    except LlamoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    figures = {}
+    print(f"{'source':8} {'clips':>5} {'MPJPE mm':>9} {'rotation deg':>12} {'jerk / real':>11} {'heading deg':>11}")
+    for source in ("h3d", "bandai"):
+        rows = [row for row in pack.split(options.split) if row.kind == source]
+        if not rows:
+            continue
+        f = figures[source] = reconstruction_figures(model.vae, pack, rows)
+        print(
+            f"{source:8} {len(rows):5d} {f['mpjpe_mm']:9.2f} {f['rotation_deg']:12.2f} {f['jerk_ratio']:11.2f} "
+            f"{f['turn_deg']:11.2f}"
+        )
+    if options.json is not None:
+        options.json.write_text(json.dumps({"split": options.split, "sources": figures}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
