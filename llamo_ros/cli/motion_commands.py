@@ -39,7 +39,7 @@ def demo(options: argparse.Namespace) -> int:
 def generate(options: argparse.Namespace) -> None:
     """Make a motion from a prompt and save it; optionally retarget and draw it."""
     out = _output(options.out, MOTION_SUFFIXES)
-    picture = _output(options.render, RENDER_SUFFIXES) if options.render else None
+    picture = _picture(options.render)
     if options.duration is not None and (options.min_duration is not None or options.max_duration is not None):
         raise ParameterError(
             "--duration fixes the length; leave out --min-duration and --max-duration, or leave it out."
@@ -85,7 +85,7 @@ def generate(options: argparse.Namespace) -> None:
 
 def caption(options: argparse.Namespace) -> None:
     """Print the caption of a motion file and its confidence."""
-    picture = _output(options.render, RENDER_SUFFIXES) if options.render else None
+    picture = _picture(options.render)
     from llamo_ros.motion.files import load_motion
 
     clip = load_motion(options.file)
@@ -147,6 +147,16 @@ def _output(path: Path, suffixes: tuple[str, ...]) -> Path:
     if not os.access(path.parent, os.W_OK) or path.is_dir():
         raise ParameterError(f"{path} cannot be written. Choose another place.")
     return path
+
+
+def _picture(path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    if path.suffix.lower() == ".mp4":
+        from llamo_ros.viewer.video import ffmpeg_path
+
+        ffmpeg_path()  # raises where there is none
+    return _output(path, RENDER_SUFFIXES)
 
 
 def _robot(name: str | None) -> Robot | None:

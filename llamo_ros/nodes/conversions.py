@@ -1,7 +1,7 @@
 """Messages to arrays and back. Pure functions, the only place where the core's axes meet those of the wire.
 
 The core is y up and the body faces +z; on the wire z is up and the body faces +x (REP-103). In the rest pose, the
-T-pose, the axes of EVERY joint are those of the world: on the wire x forward, y left, z up, whatever way the limb points.
+T-pose, the axes of EVERY joint are those of the world: on the wire x forward, y left, z up, however the limb points.
 A joint's rotation is relative to its parent, so that a body standing in the T-pose is all identities, and bending the
 left elbow forward is a rotation about its z axis, which is vertical in the T-pose.
 """

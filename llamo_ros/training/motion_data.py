@@ -47,7 +47,7 @@ class LatentClip:
 @torch.no_grad()
 def _encoded(vae: MotionVae, features: np.ndarray) -> Tensor:
     frames = len(features) // FRAMES_PER_LATENT * FRAMES_PER_LATENT
-    batch = torch.from_numpy(np.ascontiguousarray(features[:frames], dtype=np.float32))[None]
+    batch = torch.from_numpy(np.array(features[:frames], dtype=np.float32))[None]
     return vae.encode(batch.to(vae.feature_mean.device))[0][0].float().cpu()
 
 

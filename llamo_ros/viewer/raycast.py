@@ -223,7 +223,7 @@ def _draw_part(
     window = np.s_[top:bottom, left:right]
     rays = camera.rays[window].reshape(-1, 3) @ rotation.astype(np.float32)
     origin = ((eye - centre) @ rotation).astype(np.float32)
-    distance, normals = _INTERSECTIONS[part.kind](origin, rays, part.size)
+    distance, normals = INTERSECTIONS[part.kind](origin, rays, part.size)
     distance = distance.reshape(bottom - top, right - left)
     nearer = distance < depth[window]
     if not nearer.any():
@@ -321,4 +321,4 @@ def _box_hits(o: FloatArray, d: FloatArray, size: tuple[float, float, float]) ->
     return np.where(inside, t, np.inf).astype(np.float32), normals
 
 
-_INTERSECTIONS = {"capsule": _capsule_hits, "cylinder": _cylinder_hits, "box": _box_hits}
+INTERSECTIONS = {"capsule": _capsule_hits, "cylinder": _cylinder_hits, "box": _box_hits}

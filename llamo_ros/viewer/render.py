@@ -191,7 +191,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 def _write_prompt(draw: ImageDraw.ImageDraw, text: str, place: tuple[int, int], width: int, size: int) -> None:
     """One line; a longer text is set smaller, then cut with an ellipsis."""
-    text = " ".join(text.split())
+    text = " ".join(text.split())[:200]  # more than a line holds; measuring a very long text is slow
     if not text:
         return
     while size > 12 and draw.textlength(text, _font(size)) > width:

@@ -1,0 +1,286 @@
+"""pose_publisher: chunks of human motion in, a steady 30 frames per second of human and robot out. Needs no PyTorch."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import uuid
+
+from geometry_msgs.msg import PoseStamped
+from rclpy.executors import ExternalShutdownException
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
+from visualization_msgs.msg import MarkerArray
+
+from llamo_ros.core.errors import LlamoError
+from llamo_ros.motion.clip import MotionClip
+from llamo_ros.motion.skeleton import FRAME_RATE
+from llamo_ros.msg import HumanMotion, MotionReference
+from llamo_ros.nodes.conversions import (
+    from_human_motion,
+    from_joint_state,
+    to_human_motion,
+    to_joint_state,
+    to_joint_trajectory,
+    to_markers,
+    to_reference,
+    to_root_pose,
+)
+from llamo_ros.nodes.parameters import PUBLISHER, declare
+from llamo_ros.nodes.runtime import (
+    LATCHED_QOS,
+    OK,
+    STREAM_QOS,
+    WARN,
+    Closable,
+    Diagnostics,
+    Throttle,
+    run_node,
+)
+from llamo_ros.pipelines.motion_to_robot import MotionToRobot
+from llamo_ros.pipelines.playback import PlaybackBuffer, PlayMode, StreamChunk
+from llamo_ros.pipelines.player import Player, PlayerFrame
+from llamo_ros.pipelines.reference_window import reference_window
+from llamo_ros.retarget.profile import load_robot
+
+_MODES = {
+    PlayMode.RUN: MotionReference.RUN,
+    PlayMode.BLEND: MotionReference.BLEND,
+    PlayMode.HOLD: MotionReference.HOLD,
+}
+_LATEST_CATCH_UP = 1.0  # [s]; after a longer pause of the whole process, time goes on from now instead of in a rush
+
+
+class PosePublisherNode(Closable):
+    """Plays human motion at exactly 30 FPS, as a human pose and as a robot's joint trajectory.
+
+    Playback runs in its own thread against absolute deadlines; callbacks only fill its buffer. Frames are published
+    without a gap from the first motion on, also while holding.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("pose_publisher")
+        values = declare(self, PUBLISHER)
+        self._frame_id, self._dt, self._look_ahead = values["frame_id"], values["reference_dt"], values["look_ahead"]
+        self._robot = load_robot(values["robot"])
+        self._player = Player(
+            PlaybackBuffer(values["target_depth"], values["blend_speed"]),
+            MotionToRobot(self._robot, values["start_blend"], values["speed"]),
+            waits_for_posture=values["use_measured_state"],
+        )
+        self._stream_id = uuid.uuid4().hex
+        self._published = self._reference_count = 0
+        self._rejected = 0
+        self._largest_lateness = 0.0  # [s], since the last diagnostics
+        self._estop_is_pressed = False
+        self._throttle = Throttle()
+
+        self._human_pose = self.create_publisher(HumanMotion, "~/human_pose", STREAM_QOS)
+        self._joint_trajectory = self.create_publisher(JointTrajectory, "~/joint_trajectory", 10)
+        self._joint_states = self.create_publisher(JointState, "~/joint_states", STREAM_QOS)
+        self._root_pose = self.create_publisher(PoseStamped, "~/root_pose", STREAM_QOS)
+        self._reference = self.create_publisher(MotionReference, "~/reference", STREAM_QOS)
+        self._markers = self.create_publisher(MarkerArray, "~/markers", 10)
+        self.create_subscription(HumanMotion, "human_motion", self._on_motion, STREAM_QOS)
+        if values["use_measured_state"]:
+            self.create_subscription(JointState, "joint_states", self._on_joint_state, qos_profile_sensor_data)
+        # Twice: a latched stop must be seen by a node that starts later, and a stop that is not latched must match too.
+        self.create_subscription(Bool, "~/estop", self._on_estop, LATCHED_QOS)
+        self.create_subscription(Bool, "~/estop", self._on_estop, 10)
+        self.create_service(Trigger, "~/estop", self._on_estop_service)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(SetBool, "~/pause", self._on_pause)
+        self._diagnostics = Diagnostics(self, self._status)
+        self._is_closing = threading.Event()
+        self._thread = threading.Thread(target=self._play, name="playback", daemon=True)
+        self._thread.start()
+        self.get_logger().info(
+            f"plays motion on {self._robot.name} with {len(self._robot.joint_names)} joints. "
+            "It is a kinematic reference, not a balance controller."
+        )
+
+    def close(self) -> bool:
+        """End playback."""
+        self._is_closing.set()
+        self._thread.join(1.0)
+        return not self._thread.is_alive()
+
+    # --- callbacks --------------------------------------------------------------------------------------------------
+
+    def _on_motion(self, message: HumanMotion) -> None:
+        # A message without a stream id is a stream of its own.
+        is_alone = not message.stream_id
+        try:
+            self._player.push(
+                StreamChunk(
+                    stream_id=message.stream_id or uuid.uuid4().hex,
+                    start_index=message.start_index,
+                    clip=from_human_motion(message),
+                    is_final=message.is_final or is_alone,
+                    append=message.mode == HumanMotion.APPEND,
+                    text=message.text,
+                    prompt_id=message.prompt_id,
+                )
+            )
+        except LlamoError as error:
+            self._rejected += 1
+            self._throttle(self.get_logger().error, f"motion is rejected: {error}")
+
+    def _on_joint_state(self, message: JointState) -> None:
+        if self._player.robot.has_started:
+            return
+        try:
+            self._player.set_posture(from_joint_state(message, self._robot.joint_names))
+        except LlamoError as error:
+            self._throttle(self.get_logger().error, f"the robot's posture is not usable: {error}")
+
+    def _on_estop(self, message: Bool) -> None:
+        self._estop_is_pressed = message.data
+        if message.data and not self._player.is_stopped:
+            self._player.stop()
+            self.get_logger().error("emergency stop: braking; it stays until ~/reset is called")
+
+    def _on_estop_service(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if not self._player.is_stopped:
+            self._player.stop()
+            self.get_logger().error("emergency stop: braking; it stays until ~/reset is called")
+        response.success, response.message = True, "stopped; call ~/reset to go on"
+        return response
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._estop_is_pressed:
+            response.message = "~/estop is still true; publish false first"
+            return response
+        try:
+            self._player.reset()
+        except LlamoError as error:
+            response.message = str(error)
+            return response
+        response.success, response.message = True, "released; the next motion is blended in"
+        self.get_logger().info("emergency stop is released")
+        return response
+
+    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._player.pause(request.data)
+        response.success, response.message = True, "paused" if request.data else "playing"
+        return response
+
+    # --- playback thread --------------------------------------------------------------------------------------------
+
+    def _play(self) -> None:
+        period = 1.0 / FRAME_RATE
+        start, ticks = time.monotonic(), 0
+        first_ns: int | None = None  # time of frame 0 of the time line
+        while not self._is_closing.is_set():
+            try:
+                frame = self._player.advance()
+                if frame is not None:
+                    index = frame.human.index
+                    if first_ns is None:
+                        first_ns = self.get_clock().now().nanoseconds - _nanoseconds(index * period)
+                    self._publish(frame, first_ns + _nanoseconds(index * period))
+                self._player.plan_ahead()
+            except LlamoError as error:
+                self._throttle(self.get_logger().error, f"holding: {error}")
+            except ExternalShutdownException:
+                return
+            except Exception as error:  # playback must go on; the robot holds what was planned
+                if self._is_closing.is_set():
+                    return
+                self._throttle(self.get_logger().error, f"holding: {type(error).__name__}: {error}")
+            ticks += 1
+            late = time.monotonic() - start - ticks * period
+            self._largest_lateness = max(self._largest_lateness, late)
+            if late > _LATEST_CATCH_UP:
+                start += late
+                if first_ns is not None:
+                    first_ns += _nanoseconds(late)
+                self.get_logger().warning(f"playback stood still for {late:.1f} s; time goes on from now")
+            elif late < 0:
+                time.sleep(-late)
+
+    def _publish(self, frame: PlayerFrame, stamp_ns: int) -> None:
+        """Publish one moment; the human pose first, since its period is what is promised."""
+        human, window = frame.human, frame.robot
+        clip = MotionClip(human.rotations[None], human.root_position[None])
+        self._human_pose.publish(
+            to_human_motion(
+                clip,
+                stamp_ns=stamp_ns,
+                frame_id=self._frame_id,
+                stream_id=self._stream_id,
+                start_index=human.index,
+                text=human.text,
+                prompt_id=human.prompt_id,
+            )
+        )
+        if frame.is_new:
+            self._joint_trajectory.publish(to_joint_trajectory(window, stamp_ns))
+        self._joint_states.publish(to_joint_state(window, stamp_ns))
+        self._root_pose.publish(to_root_pose(window, stamp_ns, self._frame_id))
+        self._publish_reference(frame, stamp_ns)
+        if self._markers.get_subscription_count():
+            self._markers.publish(to_markers(clip, stamp_ns, self._frame_id, human.text))
+        self._published += 1
+
+    def _publish_reference(self, frame: PlayerFrame, stamp_ns: int) -> None:
+        window = reference_window(frame.robot, self._dt, self._look_ahead)
+        offset = window.start_index * self._dt - frame.human.index / FRAME_RATE
+        is_holding = frame.is_stopped or frame.human.mode is PlayMode.HOLD
+        self._reference.publish(
+            to_reference(
+                window,
+                self._robot.joint_names,
+                stamp_ns=stamp_ns + _nanoseconds(offset),
+                frame_id=self._frame_id,
+                sequence_id=self._reference_count,
+                dt=self._dt,
+                mode=MotionReference.STOP if frame.is_stopped else _MODES[frame.human.mode],
+                text=frame.human.text,
+                is_final=is_holding,
+            )
+        )
+        self._reference_count += 1
+
+    def _status(self) -> tuple[bytes, str, dict[str, object]]:
+        counters, counts = self._player.buffer.counters, self._player.robot.shaper.counts
+        lateness, self._largest_lateness = self._largest_lateness, 0.0
+        values = {
+            "buffer depth [frames]": self._player.depth,
+            "frames waiting": self._player.buffer.waiting,
+            "frames published": self._published,
+            "frames received": counters.received,
+            "frames doubled": counters.doubled,
+            "frames lost": counters.lost,
+            "messages rejected": self._rejected,
+            "underruns": counters.underruns,
+            "position clamps": counts.position_clamps,
+            "velocity clamps": counts.velocity_clamps,
+            "acceleration clamps": counts.acceleration_clamps,
+            "emergency stops": counts.stops,
+            "largest lateness [s]": max(lateness, 0.0),
+        }
+        if self._player.is_stopped:
+            return WARN, "emergency stop; call ~/reset to go on", values
+        if self._player.is_waiting_for_posture:
+            return WARN, "waiting for the robot's joint states", values
+        if self._player.buffer.paused:
+            return OK, "paused", values
+        return OK, "playing" if self._player.depth else "holding" if self._published else "waiting for motion", values
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the node."""
+    return run_node("pose_publisher", PosePublisherNode, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
