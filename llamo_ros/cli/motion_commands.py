@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,7 @@ def generate(options: argparse.Namespace) -> None:
     for chunk in stream:
         clips.append(chunk.clip)
         _progress(f"{sum(map(len, clips)) / chunk.clip.frame_rate:5.1f} s of motion")
-    clip = concatenated(clips)
+    clip = replace(concatenated(clips), text=text)
     took = time.perf_counter() - began
     _progress("")
     save_motion(clip, out)
@@ -94,12 +95,12 @@ def caption(options: argparse.Namespace) -> None:
     from llamo_ros.pipelines.motion_to_text import MAX_FRAMES, MotionToText
 
     _announce(options.checkpoint)
-    caption = MotionToText.from_checkpoint(options.checkpoint, device_of(options.device))(clip)
+    described = MotionToText.from_checkpoint(options.checkpoint, device_of(options.device))(clip)
     if clip.duration > MAX_FRAMES / FRAME_RATE + 0.1:
         _note(f"the motion lasts {clip.duration:.1f} s; its first {MAX_FRAMES / FRAME_RATE:.0f} s are described")
-    print(f"{caption.text} (confidence {caption.confidence:.2f})")
+    print(f"{described.text} (confidence {described.confidence:.2f})")
     if picture is not None:
-        _render(clip, picture, caption.text, _retargeted(clip, robot), robot)
+        _render(clip, picture, described.text, _retargeted(clip, robot), robot)
 
 
 def models(options: argparse.Namespace) -> None:
@@ -108,10 +109,10 @@ def models(options: argparse.Namespace) -> None:
 
     from llamo_ros.model.checkpoint import available_models, read_config
 
-    models = available_models()
-    if not models:
+    shipped = available_models()
+    if not shipped:
         print("no model comes with this installation; give --checkpoint FOLDER to the commands that need one")
-    for name, folder in models.items():
+    for name, folder in shipped.items():
         _, metadata = read_config(folder)
         shards = sorted(folder.glob("*.safetensors"))
         parameters = 0

@@ -49,6 +49,7 @@ def save_checkpoint(
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         save_file(shard, folder / file)
+        (folder / file).chmod(0o644)  # the library writes 0600, which other users of a machine could not read
         weight_map |= dict.fromkeys(shard, file)
     (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}, indent=1) + "\n")
     config = {"format_version": FORMAT_VERSION, "metadata": metadata, "model": model.config.to_json()}

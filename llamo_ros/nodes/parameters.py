@@ -76,7 +76,7 @@ GENERATOR = (
     Parameter("checkpoint", "llamo-mini", "Name of a shipped model, or a checkpoint folder."),
     Parameter("device", "cpu", "PyTorch device of the model, such as cpu or cuda:0."),
     Parameter("threads", 1, "CPU threads of PyTorch; one is enough for llamo-mini.", bounds=(1, 256)),
-    Parameter("backend", "auto", "Backend of the flow sampler: auto, cpu, triton or reference."),
+    Parameter("backend", "auto", "Backend of the flow sampler: auto, cpu or reference."),
     _FRAME_ID,
     Parameter(
         "lead_time",

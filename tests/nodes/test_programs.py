@@ -169,7 +169,7 @@ def test_bad_input_is_refused_with_one_line_each_and_the_nodes_live_on(chain) ->
     chain.wait(lambda: motions.get_subscription_count() >= 2, "a second source of motion")
     identity = np.tile([0.0, 0.0, 0.0, 1.0], 22 * 4)
     roots = np.tile([0.0, 0.0, 0.9], 4)
-    good = dict(frame_rate=30.0, root_positions=roots, joint_rotations=identity)
+    good = {"frame_rate": 30.0, "root_positions": roots, "joint_rotations": identity}
     bad_messages = [
         HumanMotion(stream_id="nan", **{**good, "root_positions": [float("nan")] * 12}),
         HumanMotion(stream_id="short", **{**good, "joint_rotations": identity[:7]}),
