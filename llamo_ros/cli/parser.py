@@ -36,9 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     demo.add_argument("--text", default="a person waves the right hand", help="prompt (default: %(default)s)")
     demo.add_argument("--robot", default=DEFAULT_ROBOT, help="robot, see `llamo robots` (default: %(default)s)")
     demo.add_argument("--seconds", type=_positive, default=6.0, help="longest motion, [s] (default: %(default)s)")
-    demo.add_argument(
-        "--out", type=Path, default=Path("out/demo"), help="folder for results (default: %(default)s)"
-    )
+    demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for results (default: %(default)s)")
     demo.add_argument("--checkpoint", default=DEFAULT_MODEL, help="model or checkpoint folder (default: %(default)s)")
 
     generate = _command(

@@ -124,8 +124,8 @@ def _record(text: str, robot: str, seconds: float, out_dir: Path, checkpoint: st
         if not ready:
             raise ProgramError(
                 f"the nodes have not found each other within {_STARTUP_LIMIT:.0f} s; nobody publishes "
-                f"{', '.join(recorder.missing) or 'what is needed'}. Look into {out_dir / 'logs'}; if a firewall is on, "
-                "allow UDP on the loopback interface."
+                f"{', '.join(recorder.missing) or 'what is needed'}. Look into {out_dir / 'logs'}; "
+                "if a firewall is on, allow UDP on the loopback interface."
             )
         print(f"Ready after {time.monotonic() - began:.1f} s. Prompt: {text!r}", flush=True)
 
@@ -186,7 +186,7 @@ def _progress(recorder: Recorder, now: float) -> str:
     times = recorder.poses.times
     recent = [moment for moment in times[-60:] if moment > now - 1.0]
     rate = (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 5 else 0.0
-    played = len(times)
+    played = recorder.played_frames
     latency = recorder.reading("motion_generator", "latent latency [s]")
     latency_ms = f"{1000 * float(latency):.0f} ms" if latency != "-" else "-"
     ahead = max(0, recorder.generated_frames - played)

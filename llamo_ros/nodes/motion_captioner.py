@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -148,6 +149,8 @@ def _load(values: dict[str, object]) -> Captioner:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node."""
+    # A caption may come late, a frame may not: where processor time is short, the other nodes go first.
+    os.nice(5)
     return run_node("motion_captioner", MotionCaptionerNode, arguments)
 
 

@@ -8,7 +8,6 @@ import time
 import uuid
 
 from geometry_msgs.msg import PoseStamped
-from rclpy.executors import ExternalShutdownException
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
@@ -72,6 +71,7 @@ class PosePublisherNode(Closable):
             MotionToRobot(self._robot, values["start_blend"], values["speed"]),
             waits_for_posture=values["use_measured_state"],
         )
+        self._player.robot.warm_up()
         self._stream_id = uuid.uuid4().hex
         self._published = self._reference_count = 0
         self._rejected = 0
@@ -96,8 +96,13 @@ class PosePublisherNode(Closable):
         self.create_service(SetBool, "~/pause", self._on_pause)
         self._diagnostics = Diagnostics(self, self._status)
         self._is_closing = threading.Event()
-        self._thread = threading.Thread(target=self._play, name="playback", daemon=True)
-        self._thread.start()
+        self._is_due = threading.Event()
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for name, work in (("playback", self._play), ("planning", self._plan))
+        ]
+        for thread in self._threads:
+            thread.start()
         self.get_logger().info(
             f"plays motion on {self._robot.name} with {len(self._robot.joint_names)} joints. "
             "It is a kinematic reference, not a balance controller."
@@ -106,8 +111,10 @@ class PosePublisherNode(Closable):
     def close(self) -> bool:
         """End playback."""
         self._is_closing.set()
-        self._thread.join(1.0)
-        return not self._thread.is_alive()
+        self._is_due.set()
+        for thread in self._threads:
+            thread.join(1.0)
+        return not any(thread.is_alive() for thread in self._threads)
 
     # --- callbacks --------------------------------------------------------------------------------------------------
 
@@ -169,9 +176,21 @@ class PosePublisherNode(Closable):
         response.success, response.message = True, "paused" if request.data else "playing"
         return response
 
-    # --- playback thread --------------------------------------------------------------------------------------------
+    # --- threads --------------------------------------------------------------------------------------------
+
+    def _plan(self) -> None:
+        """Retarget what will be played soon, whenever a frame has been played."""
+        while self._is_due.wait() and not self._is_closing.is_set():
+            self._is_due.clear()
+            try:
+                self._player.plan_ahead()
+            except LlamoError as error:
+                self._throttle(self.get_logger().error, f"holding: {error}")
+            except Exception as error:  # planning must go on; until then the robot brakes and holds
+                self._throttle(self.get_logger().error, f"holding: {type(error).__name__}: {error}")
 
     def _play(self) -> None:
+        """Play a frame at each deadline."""
         period = 1.0 / FRAME_RATE
         start, ticks = time.monotonic(), 0
         first_ns: int | None = None  # time of frame 0 of the time line
@@ -183,15 +202,9 @@ class PosePublisherNode(Closable):
                     if first_ns is None:
                         first_ns = self.get_clock().now().nanoseconds - _nanoseconds(index * period)
                     self._publish(frame, first_ns + _nanoseconds(index * period))
-                self._player.plan_ahead()
-            except LlamoError as error:
-                self._throttle(self.get_logger().error, f"holding: {error}")
-            except ExternalShutdownException:
-                return
-            except Exception as error:  # playback must go on; the robot holds what was planned
-                if self._is_closing.is_set():
-                    return
-                self._throttle(self.get_logger().error, f"holding: {type(error).__name__}: {error}")
+                self._is_due.set()
+            except Exception as error:  # playback must go on
+                self._throttle(self.get_logger().error, f"a frame was not published: {type(error).__name__}: {error}")
             ticks += 1
             late = time.monotonic() - start - ticks * period
             self._largest_lateness = max(self._largest_lateness, late)
@@ -262,6 +275,7 @@ class PosePublisherNode(Closable):
             "velocity clamps": counts.velocity_clamps,
             "acceleration clamps": counts.acceleration_clamps,
             "emergency stops": counts.stops,
+            "frames without a plan": self._player.late_frames,
             "largest lateness [s]": max(lateness, 0.0),
         }
         if self._player.is_stopped:
@@ -279,6 +293,8 @@ def _nanoseconds(seconds: float) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node."""
+    # Planning must not keep the interpreter for Python's usual 5 ms when the playback thread wants it.
+    sys.setswitchinterval(0.0005)
     return run_node("pose_publisher", PosePublisherNode, arguments)
 
 

@@ -40,12 +40,13 @@ class NodePrograms:
         self._log_folder = log_folder
         log_folder.mkdir(parents=True, exist_ok=True)
         # One thread each: the programs share the machine, and PyTorch in each would take all of it.
-        self._environment = {"OMP_NUM_THREADS": "1", **os.environ, **environment, "ROS_LOG_DIR": str(log_folder)}
+        self._environment = {"OMP_NUM_THREADS": "1", **os.environ, **environment}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, parameters: Mapping[str, object], remappings: Mapping[str, str]) -> None:
         """Start one program, such as ``pose_publisher``."""
-        command = [sys.executable, "-m", f"llamo_ros.nodes.{name}", "--ros-args"]
+        # What a program says is kept in one file, so ROS need not write a second one.
+        command = [sys.executable, "-m", f"llamo_ros.nodes.{name}", "--ros-args", "--disable-external-lib-logs"]
         for key, value in remappings.items():
             command += ["-r", f"{key}:={value}"]
         for key, value in parameters.items():

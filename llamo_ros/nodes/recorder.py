@@ -41,6 +41,7 @@ class Recorder:
 
     def __init__(self, node: Node) -> None:
         self.generated: list[HumanMotion] = []
+        self.generated_frames = self.played_frames = 0
         self.poses, self.states, self.roots = Arrivals(), Arrivals(), Arrivals()
         self.references: dict[int, MotionReference] = {}
         self.captions: list[MotionCaption] = []
@@ -49,8 +50,8 @@ class Recorder:
         self._node = node
         self._prompts = node.create_publisher(MotionPrompt, "/motion_generator/prompt", 10)
         self._subscriptions = [
-            node.create_subscription(HumanMotion, "/motion_generator/human_motion", self.generated.append, STREAM_QOS),
-            node.create_subscription(HumanMotion, "/pose_publisher/human_pose", self.poses.add, STREAM_QOS),
+            node.create_subscription(HumanMotion, "/motion_generator/human_motion", self._on_motion, STREAM_QOS),
+            node.create_subscription(HumanMotion, "/pose_publisher/human_pose", self._on_pose, STREAM_QOS),
             node.create_subscription(JointState, "/pose_publisher/joint_states", self.states.add, STREAM_QOS),
             node.create_subscription(PoseStamped, "/pose_publisher/root_pose", self.roots.add, STREAM_QOS),
             node.create_subscription(MotionReference, "/pose_publisher/reference", self._on_reference, STREAM_QOS),
@@ -78,20 +79,19 @@ class Recorder:
         return bool(self.generated) and self.generated[-1].is_final
 
     @property
-    def generated_frames(self) -> int:
-        """Frames of motion that were generated."""
-        return sum(len(message.root_positions) // 3 for message in self.generated)
-
-    @property
     def played(self) -> list[HumanMotion]:
         """Poses that belong to a prompt, without those of holding."""
         return [message for message in self.poses.messages.values() if message.prompt_id]
 
     @property
+    def is_holding(self) -> bool:
+        """Whether the newest pose belongs to no prompt."""
+        return bool(self.poses.messages) and not next(reversed(self.poses.messages.values())).prompt_id
+
+    @property
     def is_played(self) -> bool:
         """Whether the motion has been played to its end."""
-        poses = list(self.poses.messages.values())
-        return self.is_generated and len(poses) > 1 and bool(self.played) and not poses[-1].prompt_id
+        return self.is_generated and self.is_holding and self.played_frames > 0
 
     @property
     def final_caption(self) -> MotionCaption | None:
@@ -158,6 +158,14 @@ class Recorder:
             writer.writerow(["time_s", *motion.joint_names])
             for frame, positions in enumerate(motion.joint_positions):
                 writer.writerow([f"{frame / motion.frame_rate:.6f}", *(f"{value:.6f}" for value in positions)])
+
+    def _on_motion(self, message: HumanMotion) -> None:
+        self.generated.append(message)
+        self.generated_frames += len(message.root_positions) // 3
+
+    def _on_pose(self, message: HumanMotion) -> None:
+        self.poses.add(message)
+        self.played_frames += bool(message.prompt_id)
 
     def _on_reference(self, message: MotionReference) -> None:
         self.references[message.start_index] = message

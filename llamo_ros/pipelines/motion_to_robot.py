@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llamo_ros.core.errors import MotionDataError, ParameterError
 from llamo_ros.motion.clip import MotionClip
-from llamo_ros.motion.skeleton import FRAME_RATE
+from llamo_ros.motion.skeleton import FRAME_RATE, JOINT_COUNT
 from llamo_ros.pipelines.playback import PlayedFrame, PlayMode
 from llamo_ros.pipelines.splicing import BRAKE_FRAMES
 from llamo_ros.retarget.profile import Robot
-from llamo_ros.retarget.retargeter import Retargeter
+from llamo_ros.retarget.retargeter import Retargeter, RobotMotion
 from llamo_ros.retarget.trajectory import TrajectoryShaper, TrajectoryWindow
 
 FloatArray = NDArray[np.float64]
@@ -48,11 +48,26 @@ class RobotWindow:
         return len(self.trajectory)
 
 
+@dataclass(frozen=True)
+class PreparedFrames:
+    """Frames of the time line that are alike, retargeted but not planned yet.
+
+    Attributes:
+        frames: All motion, or all braking and holding.
+        motion: Their retargeted motion; None, or fewer frames, where the robot stays where it is.
+        error: Why they could not be retargeted.
+    """
+
+    frames: Sequence[PlayedFrame]
+    motion: RobotMotion | None = None
+    error: MotionDataError | None = None
+
+
 class MotionToRobot:
     """Retargets the frames of a time line to a robot and keeps the joints within its limits.
 
-    Frames come in order and once; what was planned is never changed, except by :meth:`stop`. Joints brake by themselves
-    where motion runs out; the root follows the human's braking.
+    Frames come in order; what was planned is never changed, except by :meth:`stop`. Joints brake by themselves where
+    motion runs out; the root follows the human's braking.
 
     Args:
         robot: The robot.
@@ -83,6 +98,11 @@ class MotionToRobot:
         return self._first is not None
 
     @property
+    def has_planned(self) -> bool:
+        """Whether any frame has been planned."""
+        return bool(self._roots)
+
+    @property
     def end_index(self) -> int:
         """Index of the frame that is planned next; 0 before the start."""
         return 0 if self._first is None else self._first + self._shaper.end_index
@@ -101,22 +121,61 @@ class MotionToRobot:
         self._retargeter.reset()
         self._first, self._roots, self._held = index - 1, [], 0
 
+    def warm_up(self) -> None:
+        """Retarget some frames and forget them, so that the first motion is not the slow one; before :meth:`start`."""
+        count = 8
+        standing = MotionClip(np.tile(np.eye(3), (count, JOINT_COUNT, 1, 1)), np.tile([0.0, 0.93, 0.0], (count, 1)))
+        self._retargeter.retarget(standing)
+        self._retargeter.reset()
+
     def plan(self, frames: Sequence[PlayedFrame]) -> None:
-        """Plan the next frames of the time line.
+        """Plan the next frames of the time line: :meth:`prepare` and :meth:`accept` in one.
 
         Raises:
             ParameterError: :meth:`start` was not called, or the first frame is not the next one.
             MotionDataError: the frames cannot be retargeted; the robot then brakes and holds.
         """
-        if not frames:
-            return
-        if self._first is None or frames[0].index != self.end_index:
-            raise ParameterError(f"frame {frames[0].index} is not the next one to plan, which is {self.end_index}.")
-        begin = 0
+        self.accept(self.prepare(frames))
+
+    def prepare(self, frames: Sequence[PlayedFrame]) -> list[PreparedFrames]:
+        """Retarget the next frames of the time line. This is the slow part; it changes nothing that is planned."""
+        prepared, begin = [], 0
         for end in range(1, len(frames) + 1):
             if end == len(frames) or (frames[end].mode is PlayMode.HOLD) != (frames[begin].mode is PlayMode.HOLD):
-                self._plan_alike(frames[begin:end])
+                prepared.append(self._prepared(frames[begin:end]))
                 begin = end
+        return prepared
+
+    def accept(self, prepared: Sequence[PreparedFrames]) -> None:
+        """Plan frames that were prepared, without those that were held meanwhile because they came too late.
+
+        Frames that could not be retargeted are held; errors as for :meth:`plan`.
+        """
+        errors = []
+        for part in prepared:
+            first = part.frames[0]
+            if self._first is None or first.index > self.end_index:
+                raise ParameterError(f"frame {first.index} is not the next one to plan, which is {self.end_index}.")
+            late = self.end_index - first.index
+            if late >= len(part.frames):
+                continue
+            try:
+                if part.error is not None:
+                    raise part.error
+                if first.mode is not PlayMode.HOLD:
+                    self._shaper.push(part.motion.joint_positions[late:])
+            except MotionDataError as error:
+                errors.append(error)
+            missing = part.frames[-1].index + 1 - self.end_index
+            if missing:  # the time line goes on: what cannot be followed is held
+                self._shaper.hold(missing)
+            self._add_roots(part, late)
+        if errors:
+            raise errors[0]
+
+    def hold(self, frame: PlayedFrame) -> None:
+        """Brake and hold in the next frame, because it is due and its plan is not ready."""
+        self.accept([PreparedFrames([replace(frame, mode=PlayMode.HOLD)])])
 
     def stop(self, index: int) -> None:
         """Emergency stop: brake behind frame ``index``, the last one played, and hold until :meth:`reset`."""
@@ -151,31 +210,28 @@ class MotionToRobot:
             rows[0][4],
         )
 
-    def _plan_alike(self, frames: Sequence[PlayedFrame]) -> None:
-        """Plan frames that are all motion, or all braking and holding."""
-        if not self._roots:
-            self._roots_first = frames[0].index
+    def _prepared(self, frames: Sequence[PlayedFrame]) -> PreparedFrames:
+        """Retarget frames that are all motion, or all braking and holding; of the latter only what still moves."""
         is_hold = frames[0].mode is PlayMode.HOLD
         moving = frames if not is_hold else frames[: max(0, BRAKE_FRAMES - self._held)]
         self._held = self._held + len(frames) if is_hold else 0
-        if is_hold:
-            self._shaper.hold(len(frames))
-        places: list[tuple[FloatArray, FloatArray, FloatArray]] = []
+        if not moving:
+            return PreparedFrames(frames)
+        clip = MotionClip(np.stack([f.rotations for f in moving]), np.stack([f.root_position for f in moving]))
         try:
-            if moving:
-                clip = MotionClip(np.stack([f.rotations for f in moving]), np.stack([f.root_position for f in moving]))
-                motion = self._retargeter.retarget(clip)
-                if not is_hold:
-                    self._shaper.push(motion.joint_positions)
-                places = list(zip(motion.root_positions, motion.root_quaternions, motion.contacts, strict=True))
-        except MotionDataError:
-            if not is_hold:  # the time line goes on: what cannot be followed is held
-                self._shaper.hold(len(frames))
-            raise
-        finally:
-            last = places[-1] if places else self._roots[-1][:3] if self._roots else self._origin()
-            places += [last] * (len(frames) - len(places))
-            self._roots += [(*place, f.mode, f.text) for place, f in zip(places, frames, strict=True)]
+            return PreparedFrames(frames, self._retargeter.retarget(clip))
+        except MotionDataError as error:
+            return PreparedFrames(frames, error=error)
 
-    def _origin(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        return np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]), np.zeros(len(self.robot.feet))
+    def _add_roots(self, part: PreparedFrames, late: int) -> None:
+        places: list[tuple[FloatArray, FloatArray, FloatArray]] = []
+        if part.motion is not None:
+            motion = part.motion
+            places = list(zip(motion.root_positions, motion.root_quaternions, motion.contacts, strict=True))
+        if not self._roots:
+            self._roots_first = part.frames[0].index
+        origin = np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]), np.zeros(len(self.robot.feet))
+        last = places[-1] if places else self._roots[-1][:3] if self._roots else origin
+        places += [last] * (len(part.frames) - len(places))
+        rows = [(*place, frame.mode, frame.text) for place, frame in zip(places, part.frames, strict=True)]
+        self._roots += rows[late:]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamo_ros.core.errors import ParameterError
-from llamo_ros.pipelines.motion_to_robot import MotionToRobot, RobotWindow
+from llamo_ros.pipelines.motion_to_robot import MotionToRobot, PreparedFrames, RobotWindow
 from llamo_ros.pipelines.playback import PlaybackBuffer, PlayedFrame, PlayMode, StreamChunk
 
 FloatArray = NDArray[np.float64]
@@ -38,7 +38,8 @@ class PlayerFrame:
 class Player:
     """Joins a :class:`PlaybackBuffer` and a :class:`MotionToRobot`. Every method may be called from any thread.
 
-    One thread calls :meth:`advance` and then :meth:`plan_ahead` 30 times a second; others push motion.
+    One thread calls :meth:`advance` 30 times a second and one, the same or another, calls :meth:`plan_ahead` after it;
+    others push motion. Retargeting holds no lock, so that neither playback nor an emergency stop waits for it.
 
     Args:
         buffer: Time line of human motion.
@@ -53,6 +54,8 @@ class Player:
         self._waits_for_posture = waits_for_posture
         self._is_new = False
         self._is_stopped = False
+        self._stops = 0
+        self.late_frames = 0  # played while the robot had to hold, because planning was late
 
     @property
     def is_stopped(self) -> bool:
@@ -87,11 +90,13 @@ class Player:
     def advance(self) -> PlayerFrame | None:
         """Play the next frame. None while nothing is planned yet."""
         with self._lock:
-            if not self.robot.has_started or self.robot.end_index <= self.buffer.next_index:
+            if not self.robot.has_planned:
                 return None
             human = self.buffer.pop()
-            if human is None:
-                return None
+            if human.index == self.robot.end_index:
+                # Time goes on: the robot brakes on the tail that its controller has been given.
+                self.robot.hold(human)
+                self.late_frames += 1
             window = self.robot.window(human.index)
             is_new, self._is_new = self._is_new, False
             return PlayerFrame(human, window, self._is_stopped, is_new)
@@ -103,18 +108,28 @@ class Player:
             MotionDataError: frames cannot be retargeted, or the robot's posture is not one of it.
         """
         with self._lock:
-            if self._has_begun():
-                self._plan()
+            if not self._has_begun():
+                return
+            due = self.buffer.next_index
+            ahead = self.robot.end_index - due
+            frames = self.buffer.commit(due + HORIZON if ahead <= HORIZON - _BLOCK else self.robot.end_index)
+            stops = self._stops
+        prepared = self.robot.prepare(frames)
+        with self._lock:
+            if stops == self._stops:  # else an emergency stop has recalled these frames meanwhile
+                self._is_new = self._is_new or any(frame.mode is not PlayMode.HOLD for frame in frames)
+                self.robot.accept(prepared)
 
     def stop(self) -> None:
         """Emergency stop: brake from where the robot is; nothing is played until :meth:`reset`."""
         with self._lock:
             self._is_stopped = True
+            self._stops += 1
             self.buffer.stop(at_once=True)
             self.robot.stop(self.buffer.next_index - 1)
             self._is_new = True
             if self.robot.has_started:
-                self._plan()
+                self.robot.accept([PreparedFrames(frames) for frames in [self.buffer.commit(0)] if frames])
 
     def reset(self) -> None:
         """Release an emergency stop. The motion that was stopped does not go on; the next one is blended in."""
@@ -131,13 +146,6 @@ class Player:
                 self.buffer.pause()
             else:
                 self.buffer.resume()
-
-    def _plan(self) -> None:
-        due = self.buffer.next_index
-        ahead = self.robot.end_index - due
-        frames = self.buffer.commit(due + HORIZON if ahead <= HORIZON - _BLOCK else self.robot.end_index)
-        self._is_new = self._is_new or any(frame.mode is not PlayMode.HOLD for frame in frames)
-        self.robot.plan(frames)
 
     def _has_begun(self) -> bool:
         """Start the robot as soon as there is motion and, where it is needed, a posture to start from."""

@@ -38,8 +38,10 @@ class Paraphrases:
             text = f"{text} {rng.choice(self._style[style])}"
         return text
 
-    def all_texts(self) -> list[str]:
-        """Every wording without style, and with every style."""
-        plain = [text for texts in self._content.values() for text in texts]
-        styles = sorted({how for hows in self._style.values() for how in hows})
-        return plain + [f"{text} {how}" for text in plain for how in styles]
+    def groups(self) -> list[tuple[str, ...]]:
+        """Wordings that say the same thing: of each content plain, and of each content in each style."""
+        groups = []
+        for texts in self._content.values():
+            groups.append(tuple(texts))
+            groups += [tuple(f"{text} {how}" for text in texts for how in hows) for hows in self._style.values()]
+        return groups

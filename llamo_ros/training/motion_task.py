@@ -174,7 +174,11 @@ class MotionTask:
     def loss(self, rng: np.random.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         """See :class:`~llamo_ros.training.loop.TrainingTask`."""
         s = self.settings
-        if rng.random() < s.caption_share:
+        captioning = rng.random() < s.caption_share
+        # Captions train the [BOM] and [EOM] rows. A prompt would reach [BOM] alone, at the price of a backward pass
+        # through the frozen text branch.
+        self.model.special_tokens.requires_grad_(captioning)
+        if captioning:
             clips = self._bucket(self.describable, rng)
             texts = [str(rng.choice(clip.captions)) for clip in clips]
             loss = self.caption_loss(self.motion_to_text_batch(clips, texts, rng))

@@ -115,7 +115,8 @@ def train_text(settings: StageSettings, source: Path) -> dict[str, float]:
     def build() -> TrainingTask:
         path = settings.out / TOKENIZER
         if not path.exists():
-            TextTokenizer.train(train, config.vocab_size).save(path)
+            texts = (text for group in train for text in group)
+            TextTokenizer.train(texts, config.vocab_size).save(path)
         model = MixtureOfTransformers(config)
         initialise_text(model)
         return TextTask(model.to(settings.training.device), TextTokenizer.load(path), train, val, settings.batch_size)

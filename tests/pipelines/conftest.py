@@ -1,0 +1,40 @@
+"""Motion for the tests of the pipelines: clips that move gently enough to be played."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from llamo_ros.motion.clip import MotionClip
+from llamo_ros.motion.rotations import axis_angle_to_matrix, rotation_about_y
+from llamo_ros.pipelines.playback import StreamChunk
+
+
+@pytest.fixture(scope="session")
+def walker() -> Callable[..., MotionClip]:
+    """A function ``(frames, seed=0, turn=0.0)``: joints swing, the body goes straight ahead at 1 m/s, turned to a side."""
+
+    def make(frames: int, seed: int = 0, turn: float = 0.0) -> MotionClip:
+        generator = np.random.default_rng(seed)
+        time = np.arange(frames)[:, None, None] / 30.0
+        phase = generator.uniform(0, 2 * np.pi, (1, 22, 3))
+        rotations = axis_angle_to_matrix(0.3 * np.sin(3.0 * time + phase))
+        rotations[:, 0] = rotation_about_y(np.full(frames, turn))
+        ahead = np.array([np.sin(turn), 0.0, np.cos(turn)])
+        return MotionClip(rotations, np.array([0.0, 0.93, 0.0]) + time[:, 0] * ahead)
+
+    return make
+
+
+def chunks_of(clip: MotionClip, stream_id: str, **keywords: object) -> Iterator[StreamChunk]:
+    """The chunks of four frames in which a generator sends a clip."""
+    for start in range(0, len(clip), 4):
+        yield StreamChunk(stream_id, start, clip.sliced(start, start + 4), start + 4 >= len(clip), **keywords)
+
+
+@pytest.fixture(scope="session")
+def chunks() -> Callable[..., Iterator[StreamChunk]]:
+    """A function ``(clip, stream_id, append=False, ...)`` that cuts a clip into chunks of four frames."""
+    return chunks_of
