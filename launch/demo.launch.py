@@ -31,6 +31,7 @@ def generate_launch_description() -> LaunchDescription:
     )
     # Not `ros2 topic pub`: a text with quotes or colons would have to be written as YAML.
     prompt = ExecuteProcess(
-        cmd=[sys.executable, "-m", "llamo_ros.nodes.send_text", LaunchConfiguration("text")], output="screen"
+        cmd=[sys.executable, "-m", "llamo_ros.nodes.send_text", "--listeners", "2", "--", LaunchConfiguration("text")],
+        output="screen",
     )
     return LaunchDescription([*arguments, nodes, prompt])

@@ -43,7 +43,7 @@ from llamo_ros.nodes.runtime import (
 from llamo_ros.pipelines.motion_to_robot import MotionToRobot
 from llamo_ros.pipelines.playback import PlaybackBuffer, PlayMode, StreamChunk
 from llamo_ros.pipelines.player import Player, PlayerFrame
-from llamo_ros.pipelines.reference_window import reference_window
+from llamo_ros.pipelines.reference_window import ReferenceWindow, agree, reference_window
 from llamo_ros.retarget.profile import load_robot
 
 _MODES = {
@@ -74,6 +74,7 @@ class PosePublisherNode(Closable):
         self._player.robot.warm_up()
         self._stream_id = uuid.uuid4().hex
         self._published = self._reference_count = 0
+        self._last_reference: ReferenceWindow | None = None
         self._rejected = 0
         self._largest_lateness = 0.0  # [s], since the last diagnostics
         self._estop_is_pressed = False
@@ -244,6 +245,10 @@ class PosePublisherNode(Closable):
         window = reference_window(frame.robot, self._dt, self._look_ahead)
         offset = window.start_index * self._dt - frame.human.index / FRAME_RATE
         is_holding = frame.is_stopped or frame.human.mode is PlayMode.HOLD
+        mode = MotionReference.STOP if frame.is_stopped else _MODES[frame.human.mode]
+        if mode == MotionReference.RUN and not agree(self._last_reference or window, window):
+            mode = MotionReference.BLEND
+        self._last_reference = window
         self._reference.publish(
             to_reference(
                 window,
@@ -252,7 +257,7 @@ class PosePublisherNode(Closable):
                 frame_id=self._frame_id,
                 sequence_id=self._reference_count,
                 dt=self._dt,
-                mode=MotionReference.STOP if frame.is_stopped else _MODES[frame.human.mode],
+                mode=mode,
                 text=frame.human.text,
                 is_final=is_holding,
             )

@@ -14,7 +14,9 @@ from llamo_ros.pipelines.playback import PlaybackBuffer, PlayedFrame, PlayMode, 
 
 FloatArray = NDArray[np.float64]
 
-HORIZON = 8  # frames planned ahead, 267 ms: trackers look 200 ms ahead; a new prompt takes over behind them
+# Frames planned ahead, at most. At least HORIZON - _BLOCK are, 267 ms: trackers look 200 ms ahead, and the velocity of
+# the last one is not final. A new prompt takes over behind them.
+HORIZON = 12
 _BLOCK = 4  # the retargeter solves four frames at once
 
 

@@ -74,7 +74,7 @@ class PromptWorker:
         generate: Checks a prompt and returns its chunks, which are made as they are taken: ``TextToMotion.stream``.
         emit: Called with each chunk, from the worker's thread.
         fail: Called with a prompt that failed half-way and the reason, from the worker's thread.
-        lead_time: How far generation runs ahead of playback at most, [s].
+        lead_time: How far generation runs ahead of playback, [s]; at most one chunk further.
     """
 
     def __init__(

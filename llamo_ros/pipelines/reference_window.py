@@ -93,6 +93,15 @@ def reference_window(window: RobotWindow, dt: float, look_ahead: float) -> Refer
     )
 
 
+def agree(before: ReferenceWindow, after: ReferenceWindow) -> bool:
+    """Whether the frames that two windows share are the same joint positions (to float32, in which they are sent)."""
+    shift = after.start_index - before.start_index
+    count = min(len(before.positions) - shift, len(after.positions))
+    if shift < 0 or count <= 0:
+        return True
+    return bool(np.abs(before.positions[shift : shift + count] - after.positions[:count]).max() < 1e-6)
+
+
 def _rates(positions: FloatArray, rotations: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Velocity (N, 3), [m/s], and angular velocity (N, 3), [rad/s], in the world; at rest in the last frame."""
     linear, angular = np.zeros_like(positions), np.zeros_like(positions)

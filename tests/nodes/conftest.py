@@ -119,9 +119,22 @@ class Graph:
 
 
 @pytest.fixture
-def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
+def graph(tmp_path: Path) -> Iterator[Graph]:
     """An empty ROS domain on this machine."""
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    graph = Graph(tmp_path)
-    yield graph
-    graph.close()
+    yield from _graph(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Graph]:
+    """A ROS domain on this machine for all tests of a file."""
+    yield from _graph(tmp_path_factory.mktemp("logs"))
+
+
+def _graph(log_folder: Path) -> Iterator[Graph]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        graph = Graph(log_folder)
+        try:
+            yield graph
+        finally:
+            graph.close()

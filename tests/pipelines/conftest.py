@@ -14,7 +14,7 @@ from llamo_ros.pipelines.playback import StreamChunk
 
 @pytest.fixture(scope="session")
 def walker() -> Callable[..., MotionClip]:
-    """A function ``(frames, seed=0, turn=0.0)``: joints swing, the body goes straight ahead at 1 m/s, turned to a side."""
+    """A function ``(frames, seed=0, turn=0.0)``: joints swing, the body goes ahead at 1 m/s, turned to a side."""
 
     def make(frames: int, seed: int = 0, turn: float = 0.0) -> MotionClip:
         generator = np.random.default_rng(seed)

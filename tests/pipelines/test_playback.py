@@ -103,7 +103,7 @@ def test_an_underrun_holds_and_resumes_with_a_cross_fade_at_the_target_depth(wal
     frames += played(buffer, 60)
     assert PlayMode.BLEND in modes(frames[33:])
     assert modes(frames[16:36]).count(PlayMode.HOLD) == 19  # all of them until the fade, two frames after the chunk
-    assert largest_step(frames) <= largest_step(played_alone(clip)) * 1.5  # fading 0.3 s may add a little
+    assert largest_step(frames) <= largest_step(played_alone(clip)) + 4.0 / 30  # blend_speed
     assert np.linalg.norm(np.diff(roots(frames), axis=0), axis=1).max() <= 1.01 / 30  # never faster than the walk
 
 
@@ -218,7 +218,7 @@ def test_lost_frames_are_counted_and_faded_over(walker, chunks) -> None:
     assert buffer.counters.lost == 12
     assert modes(frames)[:20] == [PlayMode.RUN] * 20
     assert frames[20].mode is PlayMode.BLEND
-    assert largest_step(frames) <= 1.5 * largest_step(played_alone(clip))
+    assert largest_step(frames) <= largest_step(played_alone(clip)) + 4.0 / 30  # blend_speed
 
 
 @pytest.mark.parametrize("what", ["joint jump", "root jump", "other rate"])
@@ -240,7 +240,7 @@ def test_a_chunk_that_cannot_be_played_is_refused_and_leaves_the_rest_alone(walk
         buffer.push(chunk)
     frames = played(buffer, 36)
     assert [f.mode for f in frames].count(PlayMode.HOLD) == 0
-    assert largest_step(frames) <= 1.5 * largest_step(played_alone(clip))
+    assert largest_step(frames) <= largest_step(played_alone(clip)) + 4.0 / 30  # blend_speed
 
 
 def test_a_refused_chunk_of_a_new_stream_does_not_touch_streams_that_wait(walker, chunks) -> None:
@@ -258,9 +258,8 @@ def test_a_refused_chunk_of_a_new_stream_does_not_touch_streams_that_wait(walker
 def test_a_source_without_pacing_is_refused_before_memory_fills(walker) -> None:
     buffer, clip = PlaybackBuffer(), walker(600)
     with pytest.raises(MotionDataError, match="are waiting to be played"):
-        for k in range(4):
-            buffer.push(StreamChunk("a", 600 * k, clip if not k else MotionClip(clip.rotations, clip.root_positions)))
-            buffer.push(StreamChunk(f"b{k}", 0, clip, append=True))
+        for number in range(4):
+            buffer.push(StreamChunk(f"stream {number}", 0, clip, append=True))
     assert buffer.depth + buffer.waiting <= MAX_BUFFERED
 
 

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from llamo_ros.core.errors import MotionDataError, ParameterError
+from llamo_ros.pipelines.motion_to_robot import MotionToRobot
+from llamo_ros.pipelines.playback import PlaybackBuffer, PlayMode
+from llamo_ros.pipelines.player import HORIZON, Player, PlayerFrame
+from llamo_ros.pipelines.reference_window import agree, reference_window
+from llamo_ros.retarget.profile import Robot, load_robot
+
+
+@pytest.fixture(scope="module")
+def robot() -> Robot:
+    return load_robot("unitree_g1")
+
+
+@pytest.fixture
+def player(robot: Robot) -> Player:
+    return Player(PlaybackBuffer(), MotionToRobot(robot))
+
+
+def run(player: Player, ticks: int) -> list[PlayerFrame]:
+    frames = []
+    for _ in range(ticks):
+        frame = player.advance()
+        player.plan_ahead()
+        if frame is not None:
+            frames.append(frame)
+    return frames
+
+
+def positions(frames: list[PlayerFrame]) -> np.ndarray:
+    return np.stack([frame.robot.trajectory.positions[0] for frame in frames])
+
+
+def assert_safe(frames: list[PlayerFrame], robot: Robot) -> None:
+    q = positions(frames)
+    velocity = np.diff(q, axis=0) * 30
+    acceleration = np.diff(velocity, axis=0) * 30
+    assert (q >= robot.lower - 1e-9).all() and (q <= robot.upper + 1e-9).all()
+    assert (np.abs(velocity) <= robot.velocity_limits * (1 + 1e-9)).all()
+    assert (np.abs(acceleration) <= robot.acceleration_limits * (1 + 1e-6)).all()  # differences of differences
+
+
+def assert_windows_agree(frames: list[PlayerFrame]) -> None:
+    """What a window calls final, the next one repeats to the last bit."""
+    for before, after in zip(frames, frames[1:], strict=False):
+        count = max(0, min(before.robot.trajectory.committed - 1, len(after.robot)))
+        np.testing.assert_array_equal(
+            before.robot.trajectory.positions[1 : 1 + count], after.robot.trajectory.positions[:count]
+        )
+        # the planned frame behind the window's first is where the robot really goes
+        np.testing.assert_array_equal(before.robot.trajectory.positions[1], after.robot.trajectory.positions[0])
+
+
+def test_playback_starts_at_the_standing_posture_and_stays_within_limits(player, robot, walker, chunks) -> None:
+    for chunk in chunks(walker(60), "a"):
+        player.push(chunk)
+    frames = run(player, 100)
+    assert [frame.human.index for frame in frames] == list(range(99))
+    assert np.abs(positions(frames)[0] - robot.standing).max() < 0.01  # a 1 s blend has hardly begun after 33 ms
+    assert_safe(frames, robot)
+    assert_windows_agree(frames)
+
+
+def test_a_new_prompt_an_underrun_and_a_pause_keep_all_limits(player, robot, walker, chunks) -> None:
+    first, second = list(chunks(walker(60), "a")), list(chunks(walker(90, seed=1, turn=2.0), "b"))
+    frames = []
+    for chunk in first[:6]:
+        player.push(chunk)
+    frames += run(player, 20)
+    for chunk in second[:4]:
+        player.push(chunk)
+    frames += run(player, 50)  # runs out
+    for chunk in second[4:]:
+        player.push(chunk)
+    frames += run(player, 15)
+    player.pause(True)
+    frames += run(player, 20)
+    player.pause(False)
+    frames += run(player, 90)
+    assert {PlayMode.RUN, PlayMode.BLEND, PlayMode.HOLD} == {frame.human.mode for frame in frames}
+    assert [frame.human.index for frame in frames] == list(range(len(frames)))
+    assert_safe(frames, robot)
+    assert_windows_agree(frames)
+
+
+def test_every_window_looks_ahead_while_motion_is_there_and_ends_at_rest(player, walker, chunks) -> None:
+    for chunk in chunks(walker(60), "a"):
+        player.push(chunk)
+    frames = run(player, 80)
+    assert min(len(frame.robot) for frame in frames[:50]) > HORIZON - 4
+    for frame in frames:
+        assert (frame.robot.trajectory.velocities[-1] == 0.0).all()
+        assert len(frame.robot) == len(frame.robot.root_positions) == len(frame.robot.contacts)
+    news = [frame.human.index for frame in frames if frame.is_new]
+    assert 12 <= len(news) <= 25  # one for every block of four frames, none while holding
+    assert max(news) < 62
+
+
+def test_an_emergency_stop_takes_effect_in_the_next_frame(player, robot, walker, chunks) -> None:
+    for chunk in chunks(walker(90), "a"):
+        player.push(chunk)
+    frames = run(player, 40)
+    player.stop()
+    player.stop()  # twice is as good as once
+    after = run(player, 30)
+    assert after[0].human.index == frames[-1].human.index + 1
+    assert after[0].is_stopped and after[0].is_new
+    assert {frame.human.mode for frame in after} == {PlayMode.HOLD}
+    assert_safe(frames + after, robot)
+    assert np.ptp(positions(after[12:]), axis=0).max() == 0.0
+    # The trajectory that is published at the stop is the way to rest.
+    tail = after[0].robot.trajectory.positions
+    np.testing.assert_array_equal(positions(after)[: len(tail)], tail)
+
+
+def test_motion_that_came_during_a_stop_is_never_played(player, robot, walker, chunks) -> None:
+    first, second = list(chunks(walker(60), "a")), list(chunks(walker(60, seed=1), "b"))
+    for chunk in first[:10]:
+        player.push(chunk)
+    frames = run(player, 20)
+    player.stop()
+    for chunk in [*first[10:], *second[:8]]:
+        player.push(chunk)
+    frames += run(player, 20)
+    player.reset()
+    for chunk in second[8:]:
+        player.push(chunk)
+    frames += run(player, 20)
+    assert {frame.human.mode for frame in frames[20:]} == {PlayMode.HOLD}
+    for chunk in chunks(walker(60), "c"):
+        player.push(chunk)
+    frames += run(player, 60)
+    assert frames[-1].human.mode is not PlayMode.HOLD
+    assert_safe(frames, robot)
+    with pytest.raises(ParameterError, match="no emergency stop"):
+        player.reset()
+
+
+def test_time_goes_on_when_planning_is_late(player, robot, walker, chunks) -> None:
+    clip = walker(90)
+    for chunk in chunks(clip, "a"):
+        player.push(chunk)
+    frames = run(player, 30)
+    late = [player.advance() for _ in range(HORIZON + 6)]
+    frames += late + run(player, 40)
+    assert [frame.human.index for frame in frames] == list(range(len(frames)))
+    assert player.late_frames >= 2
+    # the person is not delayed, the robot brakes and comes back
+    np.testing.assert_array_equal(
+        np.stack([frame.human.root_position for frame in frames[:80]]), clip.root_positions[:80]
+    )
+    assert_safe(frames, robot)
+
+
+def test_frames_that_were_prepared_too_late_are_left_out(robot, player, walker, chunks) -> None:
+    for chunk in chunks(walker(60), "a"):
+        player.push(chunk)
+    run(player, 10)
+    side = player.robot
+    frames = player.buffer.commit(player.buffer.next_index + HORIZON + 12)
+    prepared = side.prepare(frames)
+    end = side.end_index
+    for _ in range(frames[0].index + 2 - player.buffer.next_index):
+        player.advance()
+    assert side.end_index == end + 2
+    side.accept(prepared)
+    assert side.end_index == frames[-1].index + 1
+
+
+def test_a_stop_while_frames_are_being_retargeted_recalls_them(player, robot, walker, chunks) -> None:
+    for chunk in chunks(walker(90), "a"):
+        player.push(chunk)
+    frames = run(player, 20)
+    original, stopped = player.robot.prepare, threading.Event()
+
+    def prepare_slowly(given):
+        if given and not stopped.is_set():
+            stopped.set()
+            player.stop()
+        return original(given)
+
+    player.robot.prepare = prepare_slowly
+    after = run(player, 30)
+    index = next(k for k, frame in enumerate(after) if frame.is_stopped)
+    assert {frame.human.mode for frame in after[index:]} == {PlayMode.HOLD}
+    assert_safe(frames + after, robot)
+
+
+def test_playback_waits_for_the_measured_posture_and_starts_there(robot, walker, chunks) -> None:
+    player = Player(PlaybackBuffer(), MotionToRobot(robot), waits_for_posture=True)
+    for chunk in chunks(walker(60), "a"):
+        player.push(chunk)
+    assert run(player, 5) == []
+    assert player.is_waiting_for_posture
+    with pytest.raises(MotionDataError, match="outside its limits"):
+        player.set_posture(robot.standing + 100.0)
+        player.plan_ahead()
+    measured = np.clip(robot.standing + 0.3, robot.lower, robot.upper)
+    player.set_posture(measured)
+    frames = run(player, 70)
+    assert np.abs(positions(frames)[0] - measured).max() < 0.01
+    assert_safe(frames, robot)
+
+
+@pytest.mark.parametrize("dt", [0.02, 1 / 30, 0.005])
+def test_a_reference_window_lies_on_its_own_grid_and_meets_the_plan(player, walker, chunks, dt: float) -> None:
+    for chunk in chunks(walker(60), "a"):
+        player.push(chunk)
+    frames = run(player, 100)
+    before = None
+    for frame in frames:
+        window = reference_window(frame.robot, dt, 0.2)
+        offset = window.start_index * dt - frame.human.index / 30
+        assert -1e-9 <= offset < dt
+        assert (len(window.positions) - 1) * dt >= 0.2 - 1e-9
+        if abs(offset) < 1e-9:
+            np.testing.assert_allclose(window.positions[0], frame.robot.trajectory.positions[0], atol=1e-12)
+            np.testing.assert_allclose(window.velocities[0], frame.robot.trajectory.velocities[0], atol=1e-9)
+            np.testing.assert_allclose(window.root_positions[0], frame.robot.root_positions[0], atol=1e-12)
+        if before is not None and frame.human.index < 60 - HORIZON:
+            assert agree(before, window)  # what was sent is not revised while motion is planned ahead
+        before = window
+    assert np.abs(window.velocities).max() == 0.0
+    assert np.abs(window.angular_velocities).max() == 0.0
