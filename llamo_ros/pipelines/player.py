@@ -104,23 +104,30 @@ class Player:
             return PlayerFrame(human, window, self._is_stopped, is_new)
 
     def plan_ahead(self) -> None:
-        """Retarget frames that will be played soon; to be called after :meth:`advance`.
+        """Retarget frames that will be played soon, the next ones first; to be called after :meth:`advance`.
 
         Raises:
             MotionDataError: frames cannot be retargeted, or the robot's posture is not one of it.
         """
+        while self._plan_block():
+            pass
+
+    def _plan_block(self) -> bool:
+        """Plan one block of frames, as soon as a whole one fits below the horizon; returns whether any was planned."""
         with self._lock:
             if not self._has_begun():
-                return
-            due = self.buffer.next_index
-            ahead = self.robot.end_index - due
-            frames = self.buffer.commit(due + HORIZON if ahead <= HORIZON - _BLOCK else self.robot.end_index)
+                return False
+            due, end = self.buffer.next_index, self.robot.end_index
+            frames = self.buffer.commit(end + _BLOCK if end + _BLOCK <= due + HORIZON else end)
             stops = self._stops
+        if not frames:
+            return False
         prepared = self.robot.prepare(frames)
         with self._lock:
             if stops == self._stops:  # else an emergency stop has recalled these frames meanwhile
                 self._is_new = self._is_new or any(frame.mode is not PlayMode.HOLD for frame in frames)
                 self.robot.accept(prepared)
+        return True
 
     def stop(self) -> None:
         """Emergency stop: brake from where the robot is; nothing is played until :meth:`reset`."""

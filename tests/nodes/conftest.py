@@ -26,7 +26,7 @@ from llamo_ros.model.text_tokenizer import TextTokenizer
 from llamo_ros.motion.clip import MotionClip
 from llamo_ros.motion.representation272 import encode_clip
 
-TIMEOUT = 20.0  # [s]; discovery alone can take 2.5 s, importing PyTorch on a busy machine several
+TIMEOUT = 40.0  # [s]; discovery can take 2.5 s, importing PyTorch three times on a busy machine 20 s
 
 
 @pytest.fixture(scope="session")

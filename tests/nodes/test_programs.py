@@ -160,14 +160,17 @@ def test_trajectories_are_safe_to_hand_to_a_controller(chain: Chain) -> None:
 
     # A controller that follows the newest message goes exactly where the publisher says that the robot goes.
     stamps = np.array(sorted(told))
-    compared = 0
+    compared, before = 0, None
     for state in chain.joint_states.messages:
         stamp = from_time(state.header.stamp)
         nearest = stamps[np.abs(stamps - stamp).argmin()]
         if abs(nearest - stamp) < 1_000_000:  # rounding of nanoseconds; frames are 33 ms apart
             np.testing.assert_array_equal(state.position, told[nearest])
             compared += 1
-    assert compared >= 88
+        elif before is not None:  # where no trajectory reaches the robot is at rest
+            np.testing.assert_array_equal(state.position, before)
+        before = state.position
+    assert compared > 30
     states = np.array([m.position for m in chain.joint_states.messages])
     assert (np.abs(np.diff(states, axis=0)) * 30 <= robot.velocity_limits + 1e-9).all()
     np.testing.assert_array_equal(states[-1], chain.trajectories.messages[-1].points[-1].positions)
