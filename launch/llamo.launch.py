@@ -6,12 +6,11 @@ ros2 launch llamo_ros llamo.launch.py robot:=unitree_g1 checkpoint:=llamo-mini
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
-
-from launch import LaunchDescription
 
 MOTION = "/motion_generator/human_motion"
 

@@ -17,10 +17,10 @@ from llamo_ros.training.pack import Pack, PackedSequence, mirror_features
 from llamo_ros.training.segments import find_segments, lengthened_stand
 
 MIN_LATENTS = 4
-# Share of each source among drawn clips. Within Bandai a label's share grows with count^0.4 only, so that 1,266 arm
+# Share of each source among drawn clips. Within Bandai a label's share grows with count^0.25 only, so that 1,266 arm
 # raises do not drown 15 bows.
-SHARES = {"bandai": 0.48, "h3d": 0.22, "cmu_trial": 0.10, "segment": 0.20}
-SEGMENT_SHARES = {"turn-left": 0.28, "turn-right": 0.28, "stand": 0.2, "jump": 0.24}
+SHARES = {"bandai": 0.48, "h3d": 0.16, "cmu_trial": 0.06, "segment": 0.30}
+SEGMENT_SHARES = {"turn-left": 0.25, "turn-right": 0.25, "stand": 0.35, "jump": 0.15}
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class BalancedSampler:
             if clip.source == "segment":
                 weights[index] = SEGMENT_SHARES[clip.content] / count
             else:
-                weights[index] = count**-0.6 if clip.content else 1.0
+                weights[index] = count**-0.75 if clip.content else 1.0
         source = np.array([clip.source for clip in clips])
         for name, share in shares.items():
             chosen = source == name
