@@ -24,6 +24,7 @@ BUILT_FROM := CMakeLists.txt package.xml pyproject.toml setup.py llamo_ros/__ini
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
 unexport ROS_DISTRO RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
 # Passed through the environment, so that a quote in the text does no harm.
+override TEXT := $(value TEXT)
 export TEXT
 
 .DEFAULT_GOAL := help

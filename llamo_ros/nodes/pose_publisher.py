@@ -52,6 +52,7 @@ _MODES = {
     PlayMode.HOLD: MotionReference.HOLD,
 }
 _LATEST_CATCH_UP = 1.0  # [s]; after a longer pause of the whole process, time goes on from now instead of in a rush
+_LONGEST_BRAKING = 60  # frames; after these the robot rests at the end of the last trajectory that was published
 
 
 class PosePublisherNode(Closable):
@@ -210,9 +211,14 @@ class PosePublisherNode(Closable):
             late = time.monotonic() - start - ticks * period
             self._largest_lateness = max(self._largest_lateness, late)
             if late > _LATEST_CATCH_UP:
-                start += late
+                # The controller has followed its last trajectory to the end; going on from here would be a jump.
+                missed = min(int(late / period), _LONGEST_BRAKING)
+                self._player.sit_out(missed)
+                ticks += missed
+                left = late - missed * period
+                start += left
                 if first_ns is not None:
-                    first_ns += _nanoseconds(late)
+                    first_ns += _nanoseconds(left)
                 self.get_logger().warning(f"playback stood still for {late:.1f} s; time goes on from now")
             elif late < 0:
                 time.sleep(-late)

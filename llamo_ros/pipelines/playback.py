@@ -267,6 +267,18 @@ class PlaybackBuffer:
         else:
             self._cut(self._next + SPLICE_MARGIN)
 
+    def clear(self) -> None:
+        """Forget all motion, for as long as no frame was handed out. Streams in progress are ignored from now on.
+
+        Raises:
+            ParameterError: frames were handed out already; :meth:`stop` brakes from them.
+        """
+        if self._committed or self._next:
+            raise ParameterError("frames were handed out already; stop instead of clearing.")
+        self.stop()
+        self._frames.clear()
+        self._tail, self._splice, self._begin = [], None, 0
+
     def ignore(self, stream_id: str) -> None:
         """Drop whatever comes of a stream from now on."""
         if stream_id not in self._retired:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +20,7 @@ FloatArray = NDArray[np.float64]
 # the last one is not final. A new prompt takes over behind them.
 HORIZON = 12
 _BLOCK = 4  # the retargeter solves four frames at once
+POSTURE_AGE = 0.5  # [s]; an older measured posture says where the robot was, not where it is
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,21 @@ class Player:
         buffer: Time line of human motion.
         robot: The robot's side.
         waits_for_posture: Whether playback waits for :meth:`set_posture`; else it begins at the standing posture.
+        clock: Time, [s], on a clock that never goes back.
     """
 
-    def __init__(self, buffer: PlaybackBuffer, robot: MotionToRobot, waits_for_posture: bool = False) -> None:
+    def __init__(
+        self,
+        buffer: PlaybackBuffer,
+        robot: MotionToRobot,
+        waits_for_posture: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.buffer, self.robot = buffer, robot
         self._lock = threading.Lock()
         self._posture: FloatArray | None = None
+        self._posture_time = 0.0
+        self._clock = clock
         self._waits_for_posture = waits_for_posture
         self._is_new = False
         self._is_stopped = False
@@ -86,8 +98,11 @@ class Player:
                 self.buffer.push(chunk)
 
     def set_posture(self, positions: FloatArray) -> None:
-        """Tell where the robot is before playback begins: measured joint positions, shape (J,), [rad]."""
-        self._posture = np.array(positions, dtype=np.float64)
+        """Tell where the robot is before playback begins: measured joint positions, shape (J,), [rad].
+
+        It counts for ``POSTURE_AGE`` seconds; playback that waits for a posture waits for a fresh one.
+        """
+        self._posture, self._posture_time = np.array(positions, dtype=np.float64), self._clock()
 
     def advance(self) -> PlayerFrame | None:
         """Play the next frame. None while nothing is planned yet."""
@@ -102,6 +117,27 @@ class Player:
             window = self.robot.window(human.index)
             is_new, self._is_new = self._is_new, False
             return PlayerFrame(human, window, self._is_stopped, is_new)
+
+    def sit_out(self, frames: int) -> None:
+        """Let time pass in which nothing was published: the robot has braked on the tail that its controller has.
+
+        Motion is cut behind the frames that were planned already; the rest is blended in afterwards.
+
+        Args:
+            frames: Frames of the time line that have passed, >= 0.
+        """
+        with self._lock:
+            if not self.robot.has_planned:
+                return
+            was_paused = self.buffer.paused
+            self.buffer.pause()
+            for _ in range(frames):
+                human = self.buffer.pop()
+                if human.index == self.robot.end_index:
+                    self.robot.hold(human)
+            if not was_paused:
+                self.buffer.resume()
+            self._is_new = True
 
     def plan_ahead(self) -> None:
         """Retarget frames that will be played soon, the next ones first; to be called after :meth:`advance`.
@@ -134,11 +170,13 @@ class Player:
         with self._lock:
             self._is_stopped = True
             self._stops += 1
+            if not self.robot.has_started:  # nothing moves yet, and nothing of what waits may begin
+                self.buffer.clear()
+                return
             self.buffer.stop(at_once=True)
             self.robot.stop(self.buffer.next_index - 1)
             self._is_new = True
-            if self.robot.has_started:
-                self.robot.accept([PreparedFrames(frames) for frames in [self.buffer.commit(0)] if frames])
+            self.robot.accept([PreparedFrames(frames) for frames in [self.buffer.commit(0)] if frames])
 
     def reset(self) -> None:
         """Release an emergency stop. The motion that was stopped does not go on; the next one is blended in."""
@@ -160,6 +198,8 @@ class Player:
         """Start the robot as soon as there is motion and, where it is needed, a posture to start from."""
         if self.robot.has_started:
             return True
+        if self._posture is not None and self._clock() - self._posture_time > POSTURE_AGE:
+            self._posture = None
         if not self.buffer.started or (self._waits_for_posture and self._posture is None):
             return False
         posture, self._posture = self._posture, None

@@ -208,6 +208,19 @@ def test_playback_waits_for_the_measured_posture_and_starts_there(robot, walker,
     assert_safe(frames, robot)
 
 
+def test_a_posture_that_was_measured_too_long_ago_is_not_started_from(robot, walker, chunks) -> None:
+    now = 0.0
+    player = Player(PlaybackBuffer(), MotionToRobot(robot), waits_for_posture=True, clock=lambda: now)
+    player.set_posture(robot.standing)
+    for chunk in chunks(walker(60), "a"):
+        player.push(chunk)
+    now = 0.6
+    assert run(player, 5) == []
+    assert player.is_waiting_for_posture
+    player.set_posture(robot.standing)
+    assert len(run(player, 5)) > 0
+
+
 @pytest.mark.parametrize("dt", [0.02, 1 / 30, 0.005])
 def test_a_reference_window_lies_on_its_own_grid_and_meets_the_plan(player, walker, chunks, dt: float) -> None:
     for chunk in chunks(walker(60), "a"):
@@ -228,3 +241,41 @@ def test_a_reference_window_lies_on_its_own_grid_and_meets_the_plan(player, walk
         before = window
     assert np.abs(window.velocities).max() == 0.0
     assert np.abs(window.angular_velocities).max() == 0.0
+
+
+@pytest.mark.parametrize("waits_for_posture", [False, True], ids=["standing", "measured"])
+def test_motion_that_waits_for_its_start_does_not_begin_after_an_emergency_stop(
+    robot, walker, chunks, waits_for_posture
+) -> None:
+    player = Player(PlaybackBuffer(), MotionToRobot(robot), waits_for_posture)
+    for chunk in chunks(walker(60), "a"):
+        player.push(chunk)
+    player.stop()
+    player.set_posture(robot.standing)
+    assert not run(player, 30)  # nothing moves
+    player.reset()
+    for chunk in chunks(walker(60), "a"):
+        player.push(chunk)
+    assert not run(player, 30)  # nor later: the stopped motion does not go on
+    for chunk in chunks(walker(60, seed=1), "b"):
+        player.push(chunk)
+    frames = run(player, 100)
+    assert np.abs(positions(frames)[0] - robot.standing).max() < 0.01  # as in the first test
+    assert_safe(frames, robot)
+
+
+def test_after_time_without_any_message_the_robot_goes_on_from_where_the_last_trajectory_ends(
+    player, robot, walker, chunks
+) -> None:
+    for chunk in chunks(walker(200), "a"):
+        player.push(chunk)
+    before = run(player, 60)
+    before.append(player.advance())  # what was planned after the frame before is sent now
+    rest = before[-1].robot.trajectory.positions[-1]
+    player.sit_out(60)
+    after = run(player, 100)
+    assert after[0].human.index == before[-1].human.index + 61
+    assert after[0].is_new
+    np.testing.assert_allclose(positions(after)[0], rest, atol=1e-9)
+    assert max(np.abs(positions(after) - rest).max(axis=1)) > 0.05  # the rest of the motion is played
+    assert_safe(after, robot)
