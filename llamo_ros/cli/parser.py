@@ -189,7 +189,9 @@ def _stage_options(parser: argparse.ArgumentParser, stage: str) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="auto", help="(default: %(default)s)")
     parser.add_argument("--threads", type=_count, default=1, help="CPU threads (default: %(default)s)")
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="bfloat16 products (default: where fast)")
-    parser.add_argument("--compile", action="store_true", help="compile the VAE's losses; needs a C++ compiler")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile for faster steps, minutes at the start; needs a C++ compiler"
+    )
 
 
 def _positive(text: str) -> float:

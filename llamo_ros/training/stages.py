@@ -28,7 +28,7 @@ from llamo_ros.model.llamo import Llamo
 from llamo_ros.model.mixture_of_transformers import MixtureOfTransformers
 from llamo_ros.model.motion_vae import MotionVae
 from llamo_ros.model.text_tokenizer import TextTokenizer
-from llamo_ros.training.loop import Trainer, TrainingSettings, TrainingTask
+from llamo_ros.training.loop import Trainer, TrainingSettings, TrainingTask, compile_for_training
 from llamo_ros.training.motion_data import latent_clips, segment_clips
 from llamo_ros.training.motion_task import MotionTask
 from llamo_ros.training.pack import Pack, open_pack
@@ -150,6 +150,9 @@ def train_motion(settings: StageSettings, vae_run: Path, text_run: Path) -> dict
         )
         if not (settings.out / START).exists():
             save_start(model, settings.out)
+        if settings.compile:
+            compile_for_training(model.backbone)
+            compile_for_training(model.flow_head)
         return task
 
     return _run("motion", settings, pack, build, {"vae_run": str(vae_run), "text_run": str(text_run)})
