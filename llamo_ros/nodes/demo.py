@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 
 import rclpy
@@ -58,8 +57,8 @@ def run_demo(
         if not 0.5 <= seconds <= _LONGEST:
             raise ParameterError(f"seconds is {seconds:g}, expected 0.5 to {_LONGEST:g}.")
         out_dir.mkdir(parents=True, exist_ok=True)
-        with _interrupted_by_sigterm():
-            recorder = _record(text, robot, seconds, out_dir, checkpoint)
+        with _Interruption() as interruption:
+            recorder = _record(text, robot, seconds, out_dir, checkpoint, interruption)
             _write(recorder, text, robot_profile, out_dir)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
@@ -73,17 +72,35 @@ def run_demo(
     return 0
 
 
-@contextmanager
-def _interrupted_by_sigterm():
-    """SIGTERM ends the demo like Ctrl-C, so that no program is left behind."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+class _Interruption:
+    """Turns SIGINT and SIGTERM into KeyboardInterrupt, and remembers them.
+
+    An exception that a signal raises inside a weak reference's callback or a destructor, as during imports, is printed
+    and forgotten by Python. So the loops also ask :meth:`check`, and no program is left behind.
+    """
+
+    def __enter__(self) -> _Interruption:
+        self._came = False
+        self._before = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, *_: object) -> None:
+        self._came = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if a signal has come."""
+        if self._came:
+            raise KeyboardInterrupt
 
 
-def _record(text: str, robot: str, seconds: float, out_dir: Path, checkpoint: str) -> Recorder:
+def _record(
+    text: str, robot: str, seconds: float, out_dir: Path, checkpoint: str, interruption: _Interruption
+) -> Recorder:
     """Run the programs until the motion has been played and captioned."""
     domain = private_domain()
     programs = NodePrograms((out_dir / "logs").resolve(), domain)
@@ -110,6 +127,7 @@ def _record(text: str, robot: str, seconds: float, out_dir: Path, checkpoint: st
             line = _LiveLine()
             while not is_done():
                 executor.spin_once(timeout_sec=0.05)
+                interruption.check()
                 programs.check()
                 line.show(show())
                 if is_late():
