@@ -59,6 +59,7 @@ def run_demo(
         out_dir.mkdir(parents=True, exist_ok=True)
         with _Interruption() as interruption:
             recorder = _record(text, robot, seconds, out_dir, checkpoint, interruption)
+            interruption.be_immediate()
             _write(recorder, text, robot_profile, out_dir)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
@@ -73,29 +74,37 @@ def run_demo(
 
 
 class _Interruption:
-    """Turns SIGINT and SIGTERM into KeyboardInterrupt, and remembers them.
+    """SIGINT and SIGTERM as KeyboardInterrupt, but only where it can do no harm.
 
-    An exception that a signal raises inside a weak reference's callback or a destructor, as during imports, is printed
-    and forgotten by Python. So the loops also ask :meth:`check`, and no program is left behind.
+    While programs are started and ended a signal is only remembered, and the loops ask :meth:`check`: raised inside
+    ``Popen`` it would leave a program behind, and raised inside a weak reference's callback, as during imports, Python
+    would print and forget it.
     """
 
     def __enter__(self) -> _Interruption:
         self._came = False
-        self._before = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._is_immediate = False
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _remember(self, *_: object) -> None:
+    def _handle(self, *_: object) -> None:
         self._came = True
-        raise KeyboardInterrupt
+        if self._is_immediate:
+            raise KeyboardInterrupt
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if a signal has come."""
         if self._came:
             raise KeyboardInterrupt
+
+    def be_immediate(self) -> None:
+        """From now on raise as soon as a signal comes; nothing is left that has to be ended."""
+        self._is_immediate = True
+        self.check()
 
 
 def _record(
