@@ -6,7 +6,7 @@ VENV ?= .venv
 PYTHON ?=
 
 # What `make demo` does.
-TEXT ?= a person waves the right hand
+TEXT ?= a person waves the left hand
 ROBOT ?= unitree_g1
 SECONDS ?= 6
 

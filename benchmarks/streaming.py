@@ -119,6 +119,7 @@ def summary(recorder: Recorder, asked: float, least: float, checkpoint: str) -> 
         result["lost"] == result["doubled"] == result["holds"] == 0
         and abs(result["rate_hz"] - FRAME_RATE) < 0.05
         and result["first_pose_s"] <= 1.0
+        and result["period_error_p99_ms"] <= 5.0
     )
     return result
 

@@ -1,6 +1,6 @@
 """The three nodes and one prompt, which is sent when the generator has its model.
 
-ros2 launch llamo_ros demo.launch.py text:="a person waves the right hand" robot:=unitree_g1
+ros2 launch llamo_ros demo.launch.py text:="a person waves the left hand" robot:=unitree_g1
 """
 
 import sys
@@ -16,7 +16,7 @@ from launch.substitutions import LaunchConfiguration
 def generate_launch_description() -> LaunchDescription:
     share = Path(get_package_share_directory("llamo_ros"))
     arguments = [
-        DeclareLaunchArgument("text", default_value="a person waves the right hand", description="What to do."),
+        DeclareLaunchArgument("text", default_value="a person waves the left hand", description="What to do."),
         DeclareLaunchArgument(
             "robot", default_value="unitree_g1", description="Robot profile: a name or a .yaml file."
         ),

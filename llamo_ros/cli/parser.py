@@ -20,7 +20,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="llamo",
         description="Language to humanoid motion, and motion to captions.",
-        epilog="example:\n  llamo generate 'a person waves the right hand' -o wave.bvh --render wave.png",
+        epilog="example:\n  llamo generate 'a person waves the left hand' -o wave.bvh --render wave.png",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"llamo {__version__}")
@@ -33,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
         "Run all nodes for one prompt and show what they published.",
         "llamo demo --text 'a person walks forward' --out out/demo",
     )
-    demo.add_argument("--text", default="a person waves the right hand", help="prompt (default: %(default)s)")
+    demo.add_argument("--text", default="a person waves the left hand", help="prompt (default: %(default)s)")
     demo.add_argument("--robot", default=DEFAULT_ROBOT, help="robot, see `llamo robots` (default: %(default)s)")
     demo.add_argument("--seconds", type=_positive, default=6.0, help="longest motion, [s] (default: %(default)s)")
     demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for results (default: %(default)s)")

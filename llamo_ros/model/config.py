@@ -77,10 +77,10 @@ class GenerationConfig:
     """Defaults of sampling; each can be overridden per prompt."""
 
     flow_steps: int = 50
-    guidance_scale: float = 2.0
+    guidance_scale: float = 2.5
     temperature: float = 1.0
     exit_threshold: float = 0.5
-    min_duration: float = 1.5
+    min_duration: float = 2.0
     max_duration: float = 10.0
 
 
