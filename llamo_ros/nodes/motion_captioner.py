@@ -150,7 +150,7 @@ def _load(values: dict[str, object]) -> Captioner:
 def main(arguments: list[str] | None = None) -> int:
     """Run the node."""
     # A caption may come late, a frame may not: where processor time is short, the other nodes go first.
-    os.nice(5)
+    os.nice(10)
     return run_node("motion_captioner", MotionCaptionerNode, arguments)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator
@@ -154,6 +155,8 @@ def _shortened(text: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node."""
+    # Generation runs seconds ahead of playback; where processor time is short, poses go first.
+    os.nice(2)
     return run_node("motion_generator", MotionGeneratorNode, arguments)
 
 
