@@ -128,6 +128,7 @@ def test_stop_ends_the_motion_and_tells_playback(bench: Bench) -> None:
 def test_stop_reaches_playback_also_when_nothing_is_being_generated(bench: Bench) -> None:
     bench.worker.stop()
     bench.wait(lambda: len(bench.chunks) == 1)
+    assert bench.chunks[0].is_final
 
 
 def test_a_bad_prompt_leaves_the_motion_in_progress_alone(bench: Bench) -> None:
