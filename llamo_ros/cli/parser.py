@@ -114,6 +114,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=Path("../shared/data"),
         help="unpacked data, for its texts (default: %(default)s)",
     )
+    _start_option(text, "tokenizer and text branch")
     motion = _command(
         train,
         "motion",
@@ -122,8 +123,9 @@ def make_parser() -> argparse.ArgumentParser:
         "llamo train motion --vae runs/vae --text runs/text --minutes 60",
     )
     _stage_options(motion, "motion")
-    motion.add_argument("--vae", type=Path, default=Path("runs/vae"), help="run of the VAE (default: %(default)s)")
-    motion.add_argument("--text", type=Path, default=Path("runs/text"), help="run of the text (default: %(default)s)")
+    motion.add_argument("--vae", type=Path, help="run of the VAE (default: runs/vae; with --start: its own)")
+    motion.add_argument("--text", type=Path, help="run of the text (default: runs/text; with --start: its own)")
+    _start_option(motion, "weights")
     export = _command(
         train,
         "export",
@@ -191,6 +193,12 @@ def _stage_options(parser: argparse.ArgumentParser, stage: str) -> None:
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="bfloat16 products (default: where fast)")
     parser.add_argument(
         "--compile", action="store_true", help="compile for faster steps, minutes at the start; needs a C++ compiler"
+    )
+
+
+def _start_option(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--start", metavar="CHECKPOINT", help=f"go on from the {what} of this model or checkpoint folder"
     )
 
 

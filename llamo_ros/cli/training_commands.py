@@ -52,14 +52,17 @@ def train_text(options: argparse.Namespace) -> None:
     """Train tokenizer and text branch."""
     from llamo_ros.training import stages
 
-    _print_figures(stages.train_text(_stage_settings(options), options.source))
+    _print_figures(stages.train_text(_stage_settings(options), options.source, options.start))
 
 
 def train_motion(options: argparse.Namespace) -> None:
     """Train the motion side."""
     from llamo_ros.training import stages
 
-    _print_figures(stages.train_motion(_stage_settings(options), options.vae, options.text))
+    vae, text = options.vae, options.text
+    if options.start is None:
+        vae, text = vae or Path("runs/vae"), text or Path("runs/text")
+    _print_figures(stages.train_motion(_stage_settings(options), vae, text, options.start))
 
 
 def export_checkpoint(options: argparse.Namespace) -> None:

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from llamo_ros.model.config import LlamoConfig
 from llamo_ros.model.exit_head import ExitHead
 from llamo_ros.model.flow_head import FlowHead
-from llamo_ros.model.mixture_of_transformers import TEXT_ONLY, KeyValueCache, MixtureOfTransformers, ModalityRoute
+from llamo_ros.model.mixture_of_transformers import (
+    TEXT_ONLY,
+    KeyValueCache,
+    KeyValuePrefix,
+    MixtureOfTransformers,
+    ModalityRoute,
+)
 from llamo_ros.model.motion_adapter import MotionMlp
 from llamo_ros.model.motion_vae import MotionVae
 
@@ -52,6 +58,10 @@ class Llamo(nn.Module):
     def initialise_motion(self) -> None:
         """Before motion training: motion branch from the text branch, [BOM] and [EOM] from the mean embedding."""
         self.backbone.copy_text_to_motion()
+        self.initialise_special_tokens()
+
+    def initialise_special_tokens(self) -> None:
+        """[BOM] and [EOM] to the mean of the text embedding."""
         with torch.no_grad():
             self.special_tokens.copy_(self.backbone.text.embed_tokens.weight.mean(0).expand(2, -1))
 
@@ -74,14 +84,18 @@ class Llamo(nn.Module):
         return flat.index_copy(0, motion, self.adapter(latents_NC).to(flat.dtype)).reshape(x_BSD.shape)
 
     def forward(
-        self, tokens_BS: Tensor, latents_NC: Tensor, cache: KeyValueCache | None = None, key_mask: Tensor | None = None
+        self,
+        tokens_BS: Tensor,
+        latents_NC: Tensor,
+        cache: KeyValueCache | KeyValuePrefix | None = None,
+        key_mask: Tensor | None = None,
     ) -> Tensor:
         """Hidden states (B, S, D) of a sequence of text and motion.
 
         Args:
             tokens_BS: Token ids, [BOM], [EOM], ``MOTION`` and ``PADDING``, shape (B, S).
             latents_NC: Normalised latents of all ``MOTION`` places in reading order, shape (N, C).
-            cache: Keys and values of earlier tokens; extended.
+            cache: Keys and values of earlier tokens; a KeyValueCache is extended.
             key_mask: True at tokens that may be attended to, shape (B, cached + S); None if all may.
         """
         route = ModalityRoute.of(tokens_BS == MOTION)

@@ -94,6 +94,25 @@ class KeyValueCache:
         self.values[layer, :, :, self.length : end] = values
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
+    def advance(self, count: int) -> None:
+        """All layers hold ``count`` more tokens."""
+        self.length += count
+
+
+class KeyValuePrefix:
+    """Keys and values of a frozen prefix: new ones are put behind it, not kept, so that a backward pass can follow."""
+
+    def __init__(self, cache: KeyValueCache) -> None:
+        self.length = cache.length
+        self._keys, self._values = cache.keys[..., : cache.length, :], cache.values[..., : cache.length, :]
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of this layer: the prefix's, then the given ones (B, K, S, E)."""
+        return torch.cat([self._keys[layer], keys], dim=2), torch.cat([self._values[layer], values], dim=2)
+
+    def advance(self, count: int) -> None:
+        """Nothing: the prefix stays as it is."""
+
 
 class MixtureOfTransformers(nn.Module):
     """Text branch and motion branch around one shared causal self-attention."""
@@ -116,7 +135,7 @@ class MixtureOfTransformers(nn.Module):
         self,
         x_BSD: Tensor,
         route: ModalityRoute,
-        cache: KeyValueCache | None = None,
+        cache: KeyValueCache | KeyValuePrefix | None = None,
         key_mask: Tensor | None = None,
     ) -> Tensor:
         """Final hidden states, normed by each token's branch.
@@ -146,7 +165,7 @@ class MixtureOfTransformers(nn.Module):
                 for modality, x in streams.items()
             }
         if cache:
-            cache.length = past + sequence
+            cache.advance(sequence)
         norms = {"text": self.text.norm, "motion": self.motion.norm}
         return route.merge({modality: norms[modality](x) for modality, x in streams.items()}, batch)
 
@@ -159,7 +178,7 @@ class MixtureOfTransformers(nn.Module):
         batch: int,
         rotary: tuple[Tensor, Tensor],
         mask: Tensor | None,
-        cache: KeyValueCache | None,
+        cache: KeyValueCache | KeyValuePrefix | None,
     ) -> dict[str, Tensor]:
         """The streams after the attention of one layer, residual added."""
         normed = {modality: layer_of[modality].input_layernorm(x) for modality, x in streams.items()}

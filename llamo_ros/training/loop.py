@@ -57,7 +57,7 @@ class TrainingSettings:
 
 
 def compile_for_training(module: nn.Module) -> None:
-    """Compile the forward pass of ``module`` for training steps; evaluation, with its other shapes, stays eager.
+    """Compile the forward pass of ``module`` for training steps; passes without gradient stay eager.
 
     On a CPU this makes the backbone's step about 1.6 times as fast, for one or two minutes of compilation at the start.
     """
@@ -65,7 +65,7 @@ def compile_for_training(module: nn.Module) -> None:
     compiled = torch.compile(eager, dynamic=True)
 
     def forward(*arguments: Any, **keywords: Any) -> Any:
-        return (compiled if module.training else eager)(*arguments, **keywords)
+        return (compiled if torch.is_grad_enabled() else eager)(*arguments, **keywords)
 
     module.forward = forward
 

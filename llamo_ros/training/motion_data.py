@@ -1,12 +1,15 @@
-"""Latents with captions: every training clip and its mirror image through the VAE, and how clips are drawn."""
+"""Motions with their words: every training clip and its mirror image, as latents, and how clips are drawn."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -16,6 +19,8 @@ from llamo_ros.training.captions import Paraphrases, mirrored_text
 from llamo_ros.training.pack import Pack, PackedSequence, mirror_features
 from llamo_ros.training.segments import find_segments, lengthened_stand
 
+Clip = TypeVar("Clip", bound="WordedClip")
+
 MIN_LATENTS = 4
 # Share of each source among drawn clips. Within Bandai a label's share grows with count^0.25 only, so that 1,266 arm
 # raises do not drown 15 bows.
@@ -24,11 +29,10 @@ SEGMENT_SHARES = {"turn-left": 0.25, "turn-right": 0.25, "stand": 0.35, "jump": 
 
 
 @dataclass(frozen=True)
-class LatentClip:
-    """One motion as latents, with its words.
+class WordedClip:
+    """What may be said of a motion.
 
     Attributes:
-        latents: VAE latents mu, not normalised, shape (L, C).
         captions: What may be said of it, mirrored already.
         content: Label for paraphrases, or empty.
         style: Label for paraphrases, or empty.
@@ -36,7 +40,6 @@ class LatentClip:
         describable: Whether its captions are sentences to learn captioning from.
     """
 
-    latents: Tensor
     captions: tuple[str, ...]
     content: str
     style: str
@@ -44,53 +47,61 @@ class LatentClip:
     describable: bool
 
 
+@dataclass(frozen=True)
+class LatentClip(WordedClip):
+    """A motion as VAE latents mu, not normalised, shape (L, C), with its words."""
+
+    latents: Tensor
+
+
+def worded_clips(pack: Pack, split: str, mirrored: bool) -> Iterator[tuple[NDArray[np.floating], WordedClip]]:
+    """Features (T, 272) and words of the whole clips of a split, and of their mirror images if asked for."""
+    for row in tqdm(pack.split(split), desc=f"reading {split}", unit="clip"):
+        features = np.asarray(pack.of(row))
+        for side in (False, True) if mirrored else (False,):
+            yield mirror_features(features) if side else features, _words(row, row.content, side, row.kind)
+
+
+def worded_segments(pack: Pack, seed: int) -> Iterator[tuple[NDArray[np.floating], WordedClip]]:
+    """Features and words of the labelled parts of training clips, both sides; stands are lengthened to 3 to 7 s."""
+    rng = np.random.default_rng(seed)
+    for segment in tqdm(find_segments(pack, pack.split("train")), desc="reading parts", unit="part"):
+        features = np.asarray(pack.of(segment.sequence)[segment.start : segment.stop])
+        repeats = 3 if segment.label == "stand" else 1
+        for side in (False, True) * repeats:
+            part = lengthened_stand(features, int(rng.integers(90, 210))) if segment.label == "stand" else features
+            yield mirror_features(part) if side else part, _words(segment.sequence, segment.label, side, "segment")
+
+
+def latent_clips(vae: MotionVae, worded: Iterable[tuple[NDArray[np.floating], WordedClip]]) -> list[LatentClip]:
+    """Motions through the VAE; those of fewer than ``MIN_LATENTS`` latents are left out."""
+    return [
+        LatentClip(**vars(words), latents=_encoded(vae, features))
+        for features, words in worded
+        if len(features) >= MIN_LATENTS * FRAMES_PER_LATENT
+    ]
+
+
 @torch.no_grad()
-def _encoded(vae: MotionVae, features: np.ndarray) -> Tensor:
+def _encoded(vae: MotionVae, features: NDArray[np.floating]) -> Tensor:
     frames = len(features) // FRAMES_PER_LATENT * FRAMES_PER_LATENT
     batch = torch.from_numpy(np.array(features[:frames], dtype=np.float32))[None]
     return vae.encode(batch.to(vae.feature_mean.device))[0][0].float().cpu()
 
 
-def latent_clips(vae: MotionVae, pack: Pack, split: str, mirrored: bool) -> list[LatentClip]:
-    """Whole clips of a split, and their mirror images if asked for."""
-    clips = []
-    for row in tqdm(pack.split(split), desc=f"encoding {split}", unit="clip"):
-        for side in (False, True) if mirrored else (False,):
-            features = np.asarray(pack.of(row))
-            latents = _encoded(vae, mirror_features(features) if side else features)
-            if len(latents) >= MIN_LATENTS:
-                clips.append(_clip(latents, row, row.content, side, row.kind))
-    return clips
-
-
-def segment_clips(vae: MotionVae, pack: Pack, seed: int) -> list[LatentClip]:
-    """Labelled parts of training clips, both sides; stands are lengthened to 3 to 7 s."""
-    rng = np.random.default_rng(seed)
-    clips = []
-    for segment in tqdm(find_segments(pack, pack.split("train")), desc="encoding parts", unit="part"):
-        features = np.asarray(pack.of(segment.sequence)[segment.start : segment.stop])
-        repeats = 3 if segment.label == "stand" else 1
-        for side in (False, True) * repeats:
-            part = lengthened_stand(features, int(rng.integers(90, 210))) if segment.label == "stand" else features
-            latents = _encoded(vae, mirror_features(part) if side else part)
-            if len(latents) >= MIN_LATENTS:
-                clips.append(_clip(latents, segment.sequence, segment.label, side, "segment"))
-    return clips
-
-
-def _clip(latents: Tensor, row: PackedSequence, content: str, mirrored: bool, source: str) -> LatentClip:
+def _words(row: PackedSequence, content: str, mirrored: bool, source: str) -> WordedClip:
     captions = () if source == "segment" else row.captions
     if mirrored:
         captions, content = tuple(map(mirrored_text, captions)), mirrored_text(content)
     sentence = source in ("bandai", "h3d") and bool(captions) and any(len(c.split()) > 3 for c in captions)
     style = row.style if source != "segment" or content == "stand" else ""
-    return LatentClip(latents, captions, content, style, source, sentence)
+    return WordedClip(captions, content, style, source, sentence)
 
 
-class BalancedSampler:
+class BalancedSampler(Generic[Clip]):
     """Draws clips by source, then by content label."""
 
-    def __init__(self, clips: list[LatentClip], shares: dict[str, float]) -> None:
+    def __init__(self, clips: Sequence[Clip], shares: dict[str, float]) -> None:
         self.clips = clips
         counts = Counter((clip.source, clip.content) for clip in clips)
         weights = np.zeros(len(clips))
@@ -108,7 +119,7 @@ class BalancedSampler:
         weights[~np.isin(source, list(shares))] = 0.0
         self._chances = np.cumsum(weights / weights.sum())
 
-    def draw(self, rng: np.random.Generator) -> LatentClip:
+    def draw(self, rng: np.random.Generator) -> Clip:
         """One clip."""
         return self.clips[min(int(np.searchsorted(self._chances, rng.random())), len(self.clips) - 1)]
 
@@ -119,7 +130,7 @@ class PromptDrawer:
     def __init__(self, paraphrase_share: float = 0.4) -> None:
         self.paraphrases, self.share = Paraphrases(), paraphrase_share
 
-    def draw(self, clip: LatentClip, rng: np.random.Generator) -> str:
+    def draw(self, clip: WordedClip, rng: np.random.Generator) -> str:
         """One wording."""
         known = self.paraphrases.knows(clip.content)
         if known and (not clip.captions or rng.random() < self.share):

@@ -1,6 +1,6 @@
 """Training of the motion side: flow matching for text -> motion, next-token prediction for motion -> text, exit."""
 
-# B batch, S sequence, N latents in the batch, K = 4 draws of (t, eps) per latent, C latent channels, D width
+# B batch, P prompt tokens, L latents of the longest motion, S sequence, N latents in the batch, C channels, D width
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from llamo_ros.model.llamo import MOTION, PADDING, Llamo
+from llamo_ros.model.mixture_of_transformers import KeyValueCache, KeyValuePrefix
 from llamo_ros.model.text_tokenizer import TextTokenizer
 from llamo_ros.training.motion_data import SHARES, BalancedSampler, LatentClip, PromptDrawer
 
@@ -33,7 +35,7 @@ class MotionLossSettings:
         max_latents: Longer clips are cropped at random.
     """
 
-    caption_share: float = 0.25
+    caption_share: float = 0.15
     text_drop: float = 0.1
     draws: int = 4
     input_noise: float = 0.2
@@ -44,19 +46,34 @@ class MotionLossSettings:
 
 
 @dataclass(frozen=True)
-class MotionBatch:
-    """A padded batch.
+class PromptedMotions:
+    """Prompts and the motions to generate for them.
+
+    Attributes:
+        prompts: [BOS] and text, padded on the left with ``PADDING``, shape (B, P).
+        latents: Normalised latents, padded on the right with zeros, shape (B, L, C).
+        real: True where there is a latent, shape (B, L).
+        ends: True at the last latent of a motion that truly ends there, shape (B, L).
+    """
+
+    prompts: Tensor
+    latents: Tensor
+    real: Tensor
+    ends: Tensor
+
+
+@dataclass(frozen=True)
+class CaptionedMotions:
+    """[BOS] [BOM] motion [EOM] text [EOS] of each row, padded on the right.
 
     Attributes:
         tokens: Sequences, shape (B, S).
         latents: Normalised latents in reading order, shape (N, C).
-        ends: True at the last latent of a motion that truly ends there, shape (N,).
         lengths: Latents of each row.
     """
 
     tokens: Tensor
     latents: Tensor
-    ends: Tensor
     lengths: list[int]
 
 
@@ -106,63 +123,84 @@ class MotionTask:
     def _text_ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text)[:MAX_TEXT]
 
-    def text_to_motion_batch(self, clips: list[LatentClip], texts: list[str], rng: np.random.Generator) -> MotionBatch:
-        """[BOS] text [BOM] motion, left-padded so that all motions start in one column."""
-        prefixes = [[self.tokenizer.bos, *self._text_ids(text), self.model.begin_motion] for text in texts]
-        longest = max(map(len, prefixes))
-        prefixes = [[PADDING] * (longest - len(prefix)) + prefix for prefix in prefixes]
-        return self._batch(prefixes, [[]] * len(clips), clips, rng)
+    def text_to_motion_batch(
+        self, clips: list[LatentClip], texts: list[str], rng: np.random.Generator
+    ) -> PromptedMotions:
+        """Prompts on the left, motions on the right of one column."""
+        prompts = [[self.tokenizer.bos, *self._text_ids(text)] for text in texts]
+        longest = max(map(len, prompts))
+        prompts = [[PADDING] * (longest - len(prompt)) + prompt for prompt in prompts]
+        motions, complete = zip(*(self._cropped(clip, rng) for clip in clips), strict=True)
+        lengths = torch.tensor([len(motion) for motion in motions])
+        places = torch.arange(int(lengths.max()))
+        real = places < lengths[:, None]
+        ends = (places == lengths[:, None] - 1) & torch.tensor(complete)[:, None]
+        latents = pad_sequence([self.model.normalise_latents(m.to(self.device)) for m in motions], batch_first=True)
+        return PromptedMotions(
+            torch.tensor(prompts).to(self.device), latents, real.to(self.device), ends.to(self.device)
+        )
 
-    def motion_to_text_batch(self, clips: list[LatentClip], texts: list[str], rng: np.random.Generator) -> MotionBatch:
-        """[BOS] [BOM] motion [EOM] text [EOS], padded on the right."""
-        prefixes = [[self.tokenizer.bos, self.model.begin_motion]] * len(clips)
-        suffixes = [[self.model.end_motion, *self._text_ids(text), self.tokenizer.eos] for text in texts]
-        return self._batch(prefixes, suffixes, clips, rng)
-
-    def _batch(
-        self, prefixes: list[list[int]], suffixes: list[list[int]], clips: list[LatentClip], rng: np.random.Generator
-    ) -> MotionBatch:
-        rows, latents, ends, lengths = [], [], [], []
-        for prefix, suffix, clip in zip(prefixes, suffixes, clips, strict=True):
-            motion, complete = self._cropped(clip, rng)
-            rows.append([*prefix, *[MOTION] * len(motion), *suffix])
-            latents.append(motion)
-            lengths.append(len(motion))
-            ends.append(torch.zeros(len(motion), dtype=torch.bool))
-            ends[-1][-1] = complete
+    def motion_to_text_batch(
+        self, clips: list[LatentClip], texts: list[str], rng: np.random.Generator
+    ) -> CaptionedMotions:
+        """Motions with the captions behind them."""
+        motions = [self._cropped(clip, rng)[0] for clip in clips]
+        start, end = [self.tokenizer.bos, self.model.begin_motion], self.model.end_motion
+        rows = [
+            [*start, *[MOTION] * len(motion), end, *self._text_ids(text), self.tokenizer.eos]
+            for motion, text in zip(motions, texts, strict=True)
+        ]
         longest = max(map(len, rows))
         tokens = torch.tensor([row + [PADDING] * (longest - len(row)) for row in rows])
-        normalised = self.model.normalise_latents(torch.cat(latents).to(self.device))
-        return MotionBatch(tokens.to(self.device), normalised, torch.cat(ends).to(self.device), lengths)
+        latents = self.model.normalise_latents(torch.cat(motions).to(self.device))
+        return CaptionedMotions(tokens.to(self.device), latents, [len(motion) for motion in motions])
 
-    def _noisy(self, batch: MotionBatch) -> Tensor:
-        """Latents as the model will see its own: with noise of one scale per clip (paper section 4.1, eta)."""
-        scale = self.settings.input_noise * torch.rand(len(batch.lengths), 1, device=self.device)
-        scale = scale.repeat_interleave(torch.tensor(batch.lengths, device=self.device), dim=0)
-        return batch.latents + scale * torch.randn_like(batch.latents)
+    def _input_noise(self, rows: int) -> Tensor:
+        """Scale of the noise on each row's teacher-forced latents (rows, 1), as the model will see its own (eta)."""
+        return self.settings.input_noise * torch.rand(rows, 1, device=self.device)
 
-    def flow_and_exit_loss(self, batch: MotionBatch, noisy: bool = True) -> tuple[Tensor, Tensor]:
+    @torch.no_grad()
+    def _read(self, prompts_BP: Tensor) -> KeyValuePrefix:
+        """The prompts through the frozen text branch, which motion never changes: nothing to learn on the way."""
+        model = self.model
+        dtype = torch.get_autocast_dtype(self.device.type) if torch.is_autocast_enabled() else torch.float32
+        cache = KeyValueCache(model.config.backbone, *prompts_BP.shape, dtype, self.device)
+        model(prompts_BP, model.latent_mean.new_zeros(0, model.config.vae.latent_dim), cache, prompts_BP != PADDING)
+        return KeyValuePrefix(cache)
+
+    def flow_and_exit_loss(self, batch: PromptedMotions, noisy: bool = True) -> tuple[Tensor, Tensor]:
         """Flow-matching loss and exit loss of text-to-motion sequences."""
-        inputs = self._noisy(batch) if noisy else batch.latents
-        hidden = self.model(batch.tokens, inputs, key_mask=batch.tokens != PADDING)
-        is_motion = batch.tokens == MOTION
-        predicts = F.pad(is_motion[:, 1:], (0, 1))  # the token before each latent: [BOM] or the latent before
-        condition_ND = self.model.projector(hidden[predicts])
-        draws, count = self.settings.draws, len(batch.latents)
-        noise = torch.randn(draws, *batch.latents.shape, device=self.device)
-        t = torch.sigmoid(torch.randn(draws, count, device=self.device))  # logit-normal
-        x = (1 - t[..., None]) * noise + t[..., None] * batch.latents
-        velocity = self.model.flow_head(x, t, condition_ND)
-        flow = F.mse_loss(velocity.float(), (batch.latents - noise).float())
-        exit_logits = self.model.exit_head(hidden[is_motion]).float()
+        latents, real = batch.latents, batch.real
+        inputs = latents
+        if noisy:
+            inputs = latents + self._input_noise(len(latents))[..., None] * torch.randn_like(latents)
+        begin = torch.full((len(latents), 1), self.model.begin_motion, device=self.device)
+        # Padding goes through the motion branch, whose tokens then need no gathering; nothing real attends to it.
+        tokens = torch.cat([begin, begin.new_full(real.shape, MOTION)], dim=1)
+        mask = torch.cat([batch.prompts != PADDING, torch.ones_like(tokens, dtype=torch.bool)], dim=1)
+        hidden = self.model(tokens, inputs.flatten(0, 1), self._read(batch.prompts), mask)
+        condition_BLD = self.model.projector(hidden[:, :-1])  # the token before each latent: [BOM] or a latent
+        draws = self.settings.draws
+        noise = torch.randn(draws, *latents.shape, device=self.device)
+        # Logit-normal, one t per draw and motion: the time part of the head then costs next to nothing.
+        t = torch.sigmoid(torch.randn(draws, len(latents), 1, device=self.device))
+        x = (1 - t[..., None]) * noise + t[..., None] * latents
+        velocity = self.model.flow_head(x, t, condition_BLD)
+        flow = F.mse_loss(velocity[:, real].float(), (latents - noise)[:, real].float())
+        exit_logits = self.model.exit_head(hidden[:, 1:][real]).float()
         exit_loss = F.binary_cross_entropy_with_logits(
-            exit_logits, batch.ends.float(), pos_weight=torch.tensor(self.settings.exit_positive, device=self.device)
+            exit_logits,
+            batch.ends[real].float(),
+            pos_weight=torch.tensor(self.settings.exit_positive, device=self.device),
         )
         return flow, exit_loss
 
-    def caption_loss(self, batch: MotionBatch, noisy: bool = True) -> Tensor:
+    def caption_loss(self, batch: CaptionedMotions, noisy: bool = True) -> Tensor:
         """Next-token loss of the captions after the motion."""
-        inputs = self._noisy(batch) if noisy else batch.latents
+        inputs = batch.latents
+        if noisy:
+            lengths = torch.tensor(batch.lengths, device=self.device)
+            inputs = inputs + self._input_noise(len(lengths)).repeat_interleave(lengths, 0) * torch.randn_like(inputs)
         hidden = self.model(batch.tokens, inputs, key_mask=batch.tokens != PADDING)
         vocab = self.model.config.backbone.vocab_size
         target = batch.tokens[:, 1:]
@@ -174,11 +212,7 @@ class MotionTask:
     def loss(self, rng: np.random.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         """See :class:`~llamo_ros.training.loop.TrainingTask`."""
         s = self.settings
-        captioning = rng.random() < s.caption_share
-        # Captions train the [BOM] and [EOM] rows. A prompt would reach [BOM] alone, at the price of a backward pass
-        # through the frozen text branch.
-        self.model.special_tokens.requires_grad_(captioning)
-        if captioning:
+        if rng.random() < s.caption_share:
             clips = self._bucket(self.describable, rng)
             texts = [str(rng.choice(clip.captions)) for clip in clips]
             loss = self.caption_loss(self.motion_to_text_batch(clips, texts, rng))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,15 @@ from safetensors.torch import load_file, save_file
 
 from llamo_ros import __version__
 from llamo_ros.core.errors import CheckpointError, LlamoError, ParameterError
-from llamo_ros.model.checkpoint import save_checkpoint
+from llamo_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from llamo_ros.model.config import preset
 from llamo_ros.model.llamo import Llamo
 from llamo_ros.model.mixture_of_transformers import MixtureOfTransformers
 from llamo_ros.model.motion_vae import MotionVae
 from llamo_ros.model.text_tokenizer import TextTokenizer
+from llamo_ros.training.grounding import GroundedText, Grounding
 from llamo_ros.training.loop import Trainer, TrainingSettings, TrainingTask, compile_for_training
-from llamo_ros.training.motion_data import latent_clips, segment_clips
+from llamo_ros.training.motion_data import latent_clips, worded_clips, worded_segments
 from llamo_ros.training.motion_task import MotionTask
 from llamo_ros.training.pack import Pack, open_pack
 from llamo_ros.training.text_task import TextTask, caption_corpus, initialise_text
@@ -101,12 +102,14 @@ def train_vae(settings: StageSettings) -> dict[str, float]:
     return _run("vae", settings, pack, build)
 
 
-def train_text(settings: StageSettings, source: Path) -> dict[str, float]:
+def train_text(settings: StageSettings, source: Path, start: str | None = None) -> dict[str, float]:
     """Train tokenizer and text branch on captions; ``source`` is the folder of unpacked data, for its text-only rows.
+
+    ``start`` names a checkpoint whose tokenizer and text branch are trained further, in place of fresh ones.
 
     Raises:
         DatasetError: there is no pack, or the source lacks its texts.
-        CheckpointError: the run folder belongs to another model.
+        CheckpointError: the run folder belongs to another model, or ``start`` is not a checkpoint of this preset.
     """
     pack = open_pack(settings.data)
     config = preset(settings.preset).backbone
@@ -114,40 +117,51 @@ def train_text(settings: StageSettings, source: Path) -> dict[str, float]:
 
     def build() -> TrainingTask:
         path = settings.out / TOKENIZER
-        if not path.exists():
+        model = MixtureOfTransformers(config)
+        if start is not None:
+            begun, tokenizer = _checkpoint(start, settings.preset)
+            model.load_state_dict(begun.backbone.state_dict())
+            tokenizer.save(path)
+        elif not path.exists():
             texts = (text for group in train for text in group)
             TextTokenizer.train(texts, config.vocab_size).save(path)
-        model = MixtureOfTransformers(config)
-        initialise_text(model)
-        return TextTask(model.to(settings.training.device), TextTokenizer.load(path), train, val, settings.batch_size)
+        if start is None:
+            initialise_text(model)
+        grounding = Grounding(pack, settings.training.seed)
+        grounded = GroundedText(model, grounding.dim).to(settings.training.device)
+        return TextTask(grounded, TextTokenizer.load(path), train, val, grounding, settings.batch_size)
 
-    return _run("text", settings, pack, build, {"source": str(source)})
+    return _run("text", settings, pack, build, {"source": str(source), "start": start or ""})
 
 
-def train_motion(settings: StageSettings, vae_run: Path, text_run: Path) -> dict[str, float]:
+def train_motion(
+    settings: StageSettings, vae_run: Path | None, text_run: Path | None, start: str | None = None
+) -> dict[str, float]:
     """Train everything that speaks motion, on top of the frozen VAE and text branch of the other two runs.
 
-    A resumed run takes VAE and text branch from its own folder, not from theirs.
+    With ``start``, a checkpoint, training begins from its weights; a run that is given as well replaces its VAE or text
+    branch. A resumed run takes VAE and text branch from its own folder, not from theirs.
 
     Raises:
         DatasetError: there is no pack.
         CheckpointError: another run is missing or of another preset, or the run folder belongs to another model.
+        ParameterError: a run is missing and there is no ``start``.
     """
     pack = open_pack(settings.data)
 
     def build() -> TrainingTask:
         if not (settings.out / START).exists():
-            model, tokenizer = assembled(settings.preset, pack, vae_run, text_run)
+            model, tokenizer = assembled(settings.preset, pack, vae_run, text_run, start)
             tokenizer.save(settings.out / TOKENIZER)
         else:
             model, tokenizer = _at_start(settings.preset, settings.out)
         model.to(settings.training.device)
         model.vae.eval()
         seed = settings.training.seed
-        train = latent_clips(model.vae, pack, "train", mirrored=True) + segment_clips(model.vae, pack, seed)
-        task = MotionTask(
-            model, tokenizer, train, latent_clips(model.vae, pack, "val", mirrored=False), settings.batch_size
-        )
+        train = latent_clips(model.vae, worded_clips(pack, "train", mirrored=True))
+        train += latent_clips(model.vae, worded_segments(pack, seed))
+        val = latent_clips(model.vae, worded_clips(pack, "val", mirrored=False))
+        task = MotionTask(model, tokenizer, train, val, settings.batch_size)
         if not (settings.out / START).exists():
             save_start(model, settings.out)
         if settings.compile:
@@ -155,27 +169,50 @@ def train_motion(settings: StageSettings, vae_run: Path, text_run: Path) -> dict
             compile_for_training(model.flow_head)
         return task
 
-    return _run("motion", settings, pack, build, {"vae_run": str(vae_run), "text_run": str(text_run)})
+    inputs = {"vae_run": str(vae_run or ""), "text_run": str(text_run or ""), "start": start or ""}
+    return _run("motion", settings, pack, build, inputs)
 
 
-def assembled(preset_name: str, pack: Pack, vae_run: Path, text_run: Path) -> tuple[Llamo, TextTokenizer]:
+def assembled(
+    preset_name: str, pack: Pack, vae_run: Path | None, text_run: Path | None, start: str | None = None
+) -> tuple[Llamo, TextTokenizer]:
     """The model as motion training begins: best VAE and text weights, motion branch copied from the text branch.
 
+    With ``start`` the motion side, and what no run is given for, comes from that checkpoint.
+
     Raises:
-        CheckpointError: a run is missing or of another preset.
+        CheckpointError: a run or the checkpoint is missing or of another preset.
+        ParameterError: a run is missing and there is no ``start``.
     """
-    model = Llamo(preset(preset_name))
-    vae = _best(vae_run, "llamo train vae")["average"]
-    vae |= {"feature_mean": torch.from_numpy(pack.mean), "feature_std": torch.from_numpy(pack.std)}
-    _load(model.vae, vae, vae_run, complete=True)
-    text = {
-        name: value
-        for name, value in _best(text_run, "llamo train text")["average"].items()
-        if name.startswith("text.")
-    }
-    _load(model.backbone, text, text_run, complete=False)
-    model.initialise_motion()
-    return model, TextTokenizer.load(text_run / TOKENIZER)
+    if start is not None:
+        model, tokenizer = _checkpoint(start, preset_name)
+        model.requires_grad_(True)
+    elif vae_run is None or text_run is None:
+        raise ParameterError("motion training needs a VAE run and a text run, or a checkpoint to start from.")
+    else:
+        model = Llamo(preset(preset_name))
+    if vae_run is not None:
+        vae = _best(vae_run, "llamo train vae")["average"]
+        vae |= {"feature_mean": torch.from_numpy(pack.mean), "feature_std": torch.from_numpy(pack.std)}
+        _load(model.vae, vae, vae_run, complete=True)
+    if text_run is not None:
+        average = _best(text_run, "llamo train text")["average"]
+        text = {name: value for name, value in average.items() if name.startswith("text.")}
+        _load(model.backbone, text, text_run, complete=False)
+        tokenizer = TextTokenizer.load(text_run / TOKENIZER)
+        if start is None:
+            model.initialise_motion()
+        else:
+            model.initialise_special_tokens()
+    return model, tokenizer
+
+
+def _checkpoint(name: str, preset_name: str) -> tuple[Llamo, TextTokenizer]:
+    model, tokenizer = load_checkpoint(name)
+    expected = preset(preset_name)
+    if replace(model.config, generation=expected.generation) != expected:
+        raise CheckpointError(f"{name} is a model of another size than preset {preset_name}; choose one preset.")
+    return model, tokenizer
 
 
 def save_start(model: Llamo, run: Path) -> None:

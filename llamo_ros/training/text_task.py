@@ -1,4 +1,4 @@
-"""Pretraining of the text model of ``mini``: next-token prediction on captions."""
+"""Pretraining of the text model of ``mini``: next-token prediction on captions, grounded in the motion they tell of."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llamo_ros.core.errors import DatasetError
-from llamo_ros.model.mixture_of_transformers import TEXT_ONLY, MixtureOfTransformers
+from llamo_ros.model.mixture_of_transformers import TEXT_ONLY
 from llamo_ros.model.text_tokenizer import TextTokenizer
 from llamo_ros.training.captions import Paraphrases, mirrored_text
+from llamo_ros.training.grounding import GroundedText, Grounding
 from llamo_ros.training.pack import Pack
 
 TEXTS = "texts_humanml3d.jsonl"
 MAX_TOKENS = 48
+# Share of steps that ground prompts in motion; the others predict the next token of captions.
+GROUNDING_SHARE = 0.7
 # Words that swap places in mirrored captions. A corpus that holds every caption and its mirror image says nothing about
 # which is which, so their embeddings fall together (cosine 0.99 was measured) and no motion can be told apart by them.
 MIRROR_WORDS = ("left", "right")
@@ -52,13 +55,15 @@ class TextTask:
 
     def __init__(
         self,
-        model: MixtureOfTransformers,
+        model: GroundedText,
         tokenizer: TextTokenizer,
         train: list[tuple[str, ...]],
         val: list[tuple[str, ...]],
+        grounding: Grounding,
         batch_size: int,
     ) -> None:
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
+        self.grounding = grounding
         model.motion.requires_grad_(False)
         self.train, self.val = self._tokenised(train), self._tokenised(val)
         self.train.sort(key=lambda group: len(group[0]))
@@ -84,9 +89,21 @@ class TextTask:
         first, second = rng.integers(len(group)), rng.integers(len(group))
         return [self.tokenizer.bos, *group[first], *(group[second] if paired else [])]
 
+    def _grounding_loss(self, texts: list[str], summary_BG: Tensor) -> Tensor:
+        rows = [[self.tokenizer.bos, *self.tokenizer.encode(text)[: MAX_TOKENS - 2]] for text in texts]
+        tokens = torch.full((len(rows), max(map(len, rows))), self.tokenizer.pad)
+        for index, row in enumerate(rows):
+            tokens[index, : len(row)] = torch.tensor(row)
+        last = torch.tensor([len(row) - 1 for row in rows])
+        device = self.model.text.norm.weight.device
+        return self.model.grounding_loss(tokens.to(device), last.to(device), summary_BG.to(device))
+
     def loss(self, rng: np.random.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
-        """See :class:`~llamo_ros.training.loop.TrainingTask`. A batch holds captions of similar length."""
-        window = min(8 * self.batch_size, len(self.train))
+        """See :class:`~llamo_ros.training.loop.TrainingTask`: prompts to ground, or captions to continue."""
+        if rng.random() < GROUNDING_SHARE:
+            loss = self._grounding_loss(*self.grounding.draw(self.batch_size, rng))
+            return loss, {"grounding": loss.item()}
+        window = min(8 * self.batch_size, len(self.train))  # captions of similar length
         start = rng.integers(0, len(self.train) - window + 1)
         picks = start + rng.choice(window, self.batch_size, replace=window < self.batch_size)
         paired = bool(rng.random() < 0.5)
@@ -96,7 +113,11 @@ class TextTask:
         return loss + F.relu(alike - MOST_ALIKE), {"pair_nll" if paired else "nll": loss.item(), "alike": alike.item()}
 
     def validate(self) -> dict[str, float]:
-        """Negative log-likelihood per token of held-out captions, alone and in pairs, [nat]; ``score`` is the mean."""
+        """Figures on held-out data; ``score`` is the mean negative log-likelihood plus the grounding error.
+
+        Negative log-likelihood per token of captions, alone and in pairs, [nat]; error of the motion summaries that
+        captions of validation clips predict, 1 is no better than the mean motion.
+        """
         figures = {}
         for name, paired in (("nll", False), ("pair_nll", True)):
             rng = np.random.default_rng(0)
@@ -105,7 +126,8 @@ class TextTask:
             counts = [sum(len(row) - 1 for row in part) for part in parts]
             total = sum(self._loss(part).item() * count for part, count in zip(parts, counts, strict=True))
             figures[name] = total / sum(counts)
-        return figures | {"score": 0.5 * (figures["nll"] + figures["pair_nll"])}
+        figures["grounding"] = self._grounding_loss(*self.grounding.validation()).item()
+        return figures | {"score": 0.5 * (figures["nll"] + figures["pair_nll"]) + figures["grounding"]}
 
 
 def initialise_text(model: nn.Module) -> None:

@@ -75,6 +75,8 @@ def test_the_exported_model_holds_the_frozen_parts_unchanged(runs: Path) -> None
     weights = model.state_dict()
     for run, prefix in (("vae", "vae."), ("text", "backbone.")):
         for name, value in torch.load(runs / run / "best.pt", weights_only=True)["average"].items():
+            if name.startswith("grounding."):  # serves the training of the text branch only
+                continue
             # Shards hold bfloat16, which keeps 8 bits of the mantissa.
             torch.testing.assert_close(weights[prefix + name], value, rtol=2**-8, atol=1e-6)
     assert (model.latent_std > 0).all()
