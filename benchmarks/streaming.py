@@ -4,8 +4,9 @@
 
 Six prompts of ten seconds follow one another without a pause. Every pose that arrives on ~/human_pose is counted: rate,
 lost and doubled frames, the error of the period between two arrivals, and the time from the first prompt to the first
-pose. `holds` counts frames in which the buffer had run empty. Arrivals are measured by a Python subscriber, so its own
-delay and the machine's load are in the numbers; both are written beside them.
+pose. `holds` counts frames in which the buffer had run empty. An arrival is the moment at which the middleware of the
+subscribing process has the message; `callback_...` are about the moments at which that process, which is Python and
+listens to seven topics, gets round to it. The machine's load is written beside them.
 """
 
 from __future__ import annotations
@@ -94,9 +95,10 @@ def summary(recorder: Recorder, asked: float, least: float, checkpoint: str) -> 
     """The numbers of one run, up to the last frame of motion."""
     messages = list(recorder.poses.messages.values())
     last = max(k for k, message in enumerate(messages) if message.prompt_id)
-    messages, times = messages[: last + 1], np.array(recorder.poses.times[: last + 1])
+    messages = messages[: last + 1]
+    times, callbacks = (np.array(moments[: last + 1]) for moments in (recorder.poses.received, recorder.poses.times))
     steps = np.diff([message.start_index for message in messages])
-    errors = np.abs(np.diff(times) - 1 / FRAME_RATE) * 1000
+    errors, late = (np.abs(np.diff(moments) - 1 / FRAME_RATE) * 1000 for moments in (times, callbacks))
     result = {
         "checkpoint": checkpoint,
         "machine": platform.processor() or platform.machine(),
@@ -110,6 +112,9 @@ def summary(recorder: Recorder, asked: float, least: float, checkpoint: str) -> 
         "period_error_p50_ms": round(float(np.quantile(errors, 0.5)), 3),
         "period_error_p99_ms": round(float(np.quantile(errors, 0.99)), 3),
         "period_error_max_ms": round(float(errors.max()), 3),
+        "callback_error_p50_ms": round(float(np.quantile(late, 0.5)), 3),
+        "callback_error_p99_ms": round(float(np.quantile(late, 0.99)), 3),
+        "callback_error_max_ms": round(float(late.max()), 3),
         "first_pose_s": round(recorder.poses.times[0] - asked, 3),
         "holds": sum(not message.prompt_id for message in messages),
         "least_buffer_s": round(least, 3),

@@ -51,6 +51,7 @@ _MODES = {
     PlayMode.BLEND: MotionReference.BLEND,
     PlayMode.HOLD: MotionReference.HOLD,
 }
+_READY_BEFORE = 0.006  # [s] before its deadline a frame is taken and made into a message
 _LATEST_CATCH_UP = 1.0  # [s]; after a longer pause of the whole process, time goes on from now instead of in a rush
 _LONGEST_BRAKING = 60  # frames; after these the robot rests at the end of the last trajectory that was published
 
@@ -192,24 +193,28 @@ class PosePublisherNode(Closable):
                 self._throttle(self.get_logger().error, f"holding: {type(error).__name__}: {error}")
 
     def _play(self) -> None:
-        """Play a frame at each deadline."""
+        """Play a frame at each deadline: made ready just before it, so that nothing but sending is left to do then."""
         period = 1.0 / FRAME_RATE
         start, ticks = time.monotonic(), 0
         first_ns: int | None = None  # time of frame 0 of the time line
         while not self._is_closing.is_set():
+            deadline = start + ticks * period
+            _sleep_until(deadline - _READY_BEFORE)
             try:
                 frame = self._player.advance()
-                if frame is not None:
+                if frame is None:
+                    _sleep_until(deadline)
+                else:
                     index = frame.human.index
                     if first_ns is None:
-                        first_ns = self.get_clock().now().nanoseconds - _nanoseconds(index * period)
-                    self._publish(frame, first_ns + _nanoseconds(index * period))
+                        ahead = max(0.0, deadline - time.monotonic())
+                        first_ns = self.get_clock().now().nanoseconds + _nanoseconds(ahead - index * period)
+                    self._publish(frame, first_ns + _nanoseconds(index * period), deadline)
                 self._is_due.set()
             except Exception as error:  # playback must go on
                 self._throttle(self.get_logger().error, f"a frame was not published: {type(error).__name__}: {error}")
             ticks += 1
             late = time.monotonic() - start - ticks * period
-            self._largest_lateness = max(self._largest_lateness, late)
             if late > _LATEST_CATCH_UP:
                 # The controller has followed its last trajectory to the end; going on from here would be a jump.
                 missed = min(int(late / period), _LONGEST_BRAKING)
@@ -220,24 +225,23 @@ class PosePublisherNode(Closable):
                 if first_ns is not None:
                     first_ns += _nanoseconds(left)
                 self.get_logger().warning(f"playback stood still for {late:.1f} s; time goes on from now")
-            elif late < 0:
-                time.sleep(-late)
 
-    def _publish(self, frame: PlayerFrame, stamp_ns: int) -> None:
-        """Publish one moment; the human pose first, since its period is what is promised."""
+    def _publish(self, frame: PlayerFrame, stamp_ns: int, deadline: float) -> None:
+        """Publish one moment at its deadline; the human pose first, since its period is what is promised."""
         human, window = frame.human, frame.robot
         clip = MotionClip(human.rotations[None], human.root_position[None])
-        self._human_pose.publish(
-            to_human_motion(
-                clip,
-                stamp_ns=stamp_ns,
-                frame_id=self._frame_id,
-                stream_id=self._stream_id,
-                start_index=human.index,
-                text=human.text,
-                prompt_id=human.prompt_id,
-            )
+        human_pose = to_human_motion(
+            clip,
+            stamp_ns=stamp_ns,
+            frame_id=self._frame_id,
+            stream_id=self._stream_id,
+            start_index=human.index,
+            text=human.text,
+            prompt_id=human.prompt_id,
         )
+        _sleep_until(deadline)
+        self._human_pose.publish(human_pose)
+        self._largest_lateness = max(self._largest_lateness, time.monotonic() - deadline)
         if frame.is_new:
             self._joint_trajectory.publish(to_joint_trajectory(window, stamp_ns))
         self._joint_states.publish(to_joint_state(window, stamp_ns))
@@ -296,6 +300,13 @@ class PosePublisherNode(Closable):
         if self._player.buffer.paused:
             return OK, "paused", values
         return OK, "playing" if self._player.depth else "holding" if self._published else "waiting for motion", values
+
+
+def _sleep_until(moment: float) -> None:
+    """Sleep until a moment of the monotonic clock, [s]."""
+    left = moment - time.monotonic()
+    if left > 0:
+        time.sleep(left)
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -25,14 +25,22 @@ from llamo_ros.retarget.retargeter import RobotMotion
 
 @dataclass
 class Arrivals:
-    """Messages of one topic by the time of their frame, [ns], and when they came, [s] on the monotonic clock."""
+    """Messages of one topic by the time of their frame, [ns], and when they came.
+
+    Attributes:
+        messages: By the time of their frame, [ns].
+        times: When this process got round to each message, [s] on the monotonic clock.
+        received: When the middleware of this process received it, [s] since the epoch.
+    """
 
     messages: dict[int, object] = field(default_factory=dict)
     times: list[float] = field(default_factory=list)
+    received: list[float] = field(default_factory=list)
 
-    def add(self, message: object) -> None:
-        """Take a message with a header."""
+    def add(self, message: object, info: dict[str, int]) -> None:
+        """Take a message with a header, and what the middleware says of it."""
         self.times.append(time.monotonic())
+        self.received.append(info["received_timestamp"] / 1e9)
         self.messages[from_time(message.header.stamp)] = message
 
 
@@ -163,8 +171,8 @@ class Recorder:
         self.generated.append(message)
         self.generated_frames += len(message.root_positions) // 3
 
-    def _on_pose(self, message: HumanMotion) -> None:
-        self.poses.add(message)
+    def _on_pose(self, message: HumanMotion, info: dict[str, int]) -> None:
+        self.poses.add(message, info)
         self.played_frames += bool(message.prompt_id)
 
     def _on_reference(self, message: MotionReference) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -58,6 +59,9 @@ def run_node(name: str, make: Callable[[], Closable], arguments: list[str] | Non
     node, code, has_ended = None, 0, True
     try:
         node = make()
+        # What is there now stays: the collector, which stops all threads, need not look through it again and again.
+        gc.collect()
+        gc.freeze()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         while not is_asked_to_end.is_set() and node.exit_code is None:
