@@ -100,6 +100,9 @@ def make_parser() -> argparse.ArgumentParser:
         "llamo train vae --minutes 30 --out runs/vae",
     )
     _stage_options(vae, "vae")
+    vae.add_argument(
+        "--decoder-of", metavar="CHECKPOINT", help="train only the decoder of this model further, on noisier latents"
+    )
     text = _command(
         train,
         "text",
@@ -134,6 +137,7 @@ def make_parser() -> argparse.ArgumentParser:
         "llamo train export --motion runs/motion --out my-model --name my-model",
     )
     export.add_argument("--motion", type=Path, default=Path("runs/motion"), help="motion run (default: %(default)s)")
+    export.add_argument("--decoder", type=Path, help="run of `llamo train vae --decoder-of` that gives the decoder")
     export.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     export.add_argument("--name", default=DEFAULT_MODEL, help="name of the model (default: %(default)s)")
 

@@ -45,7 +45,7 @@ def train_vae(options: argparse.Namespace) -> None:
     """Train the motion VAE."""
     from llamo_ros.training import stages
 
-    _print_figures(stages.train_vae(_stage_settings(options)))
+    _print_figures(stages.train_vae(_stage_settings(options), options.decoder_of))
 
 
 def train_text(options: argparse.Namespace) -> None:
@@ -69,7 +69,7 @@ def export_checkpoint(options: argparse.Namespace) -> None:
     """Write the checkpoint folder of a motion run."""
     from llamo_ros.training.stages import export
 
-    folder = export(options.motion, options.out, options.name)
+    folder = export(options.motion, options.out, options.name, options.decoder)
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder}: {size / 1e6:.1f} MB. Try it: llamo generate 'a person walks' -o walk.bvh --checkpoint {folder}")
 

@@ -118,10 +118,14 @@ class MotionVae(nn.Module):
         x_BLP, state = self.decoder(z_BLC, state)
         return self.denormalise(x_BLP.reshape(z_BLC.shape[0], -1, FEATURE_COUNT)), state
 
-    def forward(self, features_BTF: Tensor) -> tuple[Tensor, Tensor]:
-        """Training pass: reconstructed features and mu, with noise of scale U(0, sigma_max) on each latent (Eq. 3)."""
+    def forward(self, features_BTF: Tensor, sigma_max: float | Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Training pass: reconstructed features and mu, with noise of scale U(0, sigma_max) on each latent (Eq. 3).
+
+        ``sigma_max`` (a number, or one per channel) takes the place of the configured one.
+        """
+        most = self.config.sigma_max if sigma_max is None else sigma_max
         mu_BLC, _ = self.encode(features_BTF)
         mu_BLC = mu_BLC.float()
-        sigma_BL1 = self.config.sigma_max * torch.rand(*mu_BLC.shape[:2], 1, device=mu_BLC.device)
-        reconstructed, _ = self.decode(mu_BLC + sigma_BL1 * torch.randn_like(mu_BLC))
+        sigma_BLC = most * torch.rand(*mu_BLC.shape[:2], 1, device=mu_BLC.device)
+        reconstructed, _ = self.decode(mu_BLC + sigma_BLC * torch.randn_like(mu_BLC))
         return reconstructed.float(), mu_BLC

@@ -86,20 +86,27 @@ class StageSettings:
             raise ParameterError(f"batch size is {self.batch_size}, expected at least 1.")
 
 
-def train_vae(settings: StageSettings) -> dict[str, float]:
+def train_vae(settings: StageSettings, decoder_of: str | None = None) -> dict[str, float]:
     """Train the motion VAE; returns the last validation. Ctrl-C saves, then raises KeyboardInterrupt, in every stage.
+
+    ``decoder_of`` names a checkpoint whose decoder alone is trained further, on latents with more noise: see VaeTask.
 
     Raises:
         DatasetError: there is no pack.
-        CheckpointError: the run folder belongs to another model.
+        CheckpointError: the run folder belongs to another model, or ``decoder_of`` is not a checkpoint of this preset.
     """
     pack = open_pack(settings.data)
 
     def build() -> TrainingTask:
-        model = MotionVae(preset(settings.preset).vae).to(settings.training.device)
-        return VaeTask(model, pack, settings.batch_size, compile_loss=settings.compile)
+        model = MotionVae(preset(settings.preset).vae)
+        if decoder_of is not None:
+            model = _checkpoint(decoder_of, settings.preset)[0].vae.requires_grad_(True)
+        model.to(settings.training.device)
+        return VaeTask(
+            model, pack, settings.batch_size, compile_loss=settings.compile, decoder_only=decoder_of is not None
+        )
 
-    return _run("vae", settings, pack, build)
+    return _run("vae", settings, pack, build, {"decoder_of": decoder_of or ""})
 
 
 def train_text(settings: StageSettings, source: Path, start: str | None = None) -> dict[str, float]:
@@ -220,16 +227,26 @@ def save_start(model: Llamo, run: Path) -> None:
     save_file({name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}, run / START)
 
 
-def export(motion_run: Path, out: Path, name: str) -> Path:
+def export(motion_run: Path, out: Path, name: str, decoder_run: Path | None = None) -> Path:
     """Write a checkpoint folder from a motion run: its best weights, tokenizer, statistics, and what they came from.
 
+    ``decoder_run``, a VAE run that trained the decoder alone, gives the decoder.
+
     Raises:
-        CheckpointError: the run is missing or incomplete, or the folder cannot be written.
+        CheckpointError: a run is missing or incomplete, or the folder cannot be written.
     """
     record = _record_of(motion_run)
     best = _best(motion_run, "llamo train motion")
     model, tokenizer = _at_start(record["preset"], motion_run)
     _load(model, best["average"], motion_run, complete=False)
+    if decoder_run is not None:
+        decoder = _best(decoder_run, "llamo train vae --decoder-of")["average"]
+        if any(name.startswith("encoder.") for name in decoder):
+            raise CheckpointError(
+                f"{decoder_run} trained an encoder too; its latents are not those of {motion_run}. "
+                "Train the decoder alone with `llamo train vae --decoder-of`."
+            )
+        _load(model.vae, decoder, decoder_run, complete=False)
     metadata = {
         "name": name,
         "licence": LICENCES[record["licence_set"]],

@@ -100,6 +100,35 @@ def test_the_same_seed_gives_the_same_weights(runs: Path, packed_folder: Path, t
         torch.testing.assert_close(value, second[name], rtol=0, atol=0)
 
 
+def test_training_goes_on_from_a_checkpoint(
+    runs: Path, packed_folder: Path, source_folder: Path, tmp_path: Path
+) -> None:
+    start = str(runs / "checkpoint")
+    train_vae(stage_settings(packed_folder, tmp_path / "decoder"), decoder_of=start)
+    train_text(stage_settings(packed_folder, tmp_path / "text"), source_folder, start)
+    train_motion(stage_settings(packed_folder, tmp_path / "motion"), None, tmp_path / "text", start)
+    export(tmp_path / "motion", tmp_path / "checkpoint", "further", tmp_path / "decoder")
+    before, after = (load_checkpoint(folder / "checkpoint")[0].state_dict() for folder in (runs, tmp_path))
+    same = {name for name, value in before.items() if torch.equal(value, after[name])}
+    assert {name for name in before if name.startswith("vae.encoder.")} <= same
+    for changed in ("vae.decoder.output.weight", "backbone.text.layers.0.mlp.up_proj.weight", "flow_head.output.weight"):
+        assert changed not in same
+    # Adam moves a weight by at most about the learning rate in each step; a fresh start would be far away.
+    for name in ("backbone.motion.layers.0.mlp.up_proj.weight", "flow_head.input.weight"):
+        assert (after[name] - before[name]).abs().max() < 2 * STEPS * 1e-3
+    assert record_of(tmp_path / "motion")["start"] == start
+
+
+def test_what_cannot_be_gone_on_from_is_named(runs: Path, packed_folder: Path, tmp_path: Path) -> None:
+    settings = replace(stage_settings(packed_folder, tmp_path / "motion"), preset="mini")
+    with pytest.raises(CheckpointError, match="another size than preset mini"):
+        train_motion(settings, None, None, str(runs / "checkpoint"))
+    with pytest.raises(ParameterError, match="a checkpoint to start from"):
+        train_motion(stage_settings(packed_folder, tmp_path / "motion"), runs / "vae", None)
+    with pytest.raises(CheckpointError, match="decoder alone"):
+        export(runs / "motion", tmp_path / "checkpoint", "x", runs / "vae")
+
+
 def test_a_run_of_another_preset_is_refused(runs: Path, packed_folder: Path) -> None:
     settings = replace(stage_settings(packed_folder, runs / "vae"), preset="mini")
     with pytest.raises(CheckpointError):
