@@ -37,7 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     figures = {}
-    print(f"{'source':8} {'clips':>5} {'MPJPE mm':>9} {'rotation deg':>12} {'jerk / real':>11} {'heading deg':>11}")
+    print(
+        f"{'source':8} {'clips':>5} {'MPJPE mm':>9} {'rotation deg':>12} {'jerk / real':>11} {'heading deg':>11} {'slide cm/s':>10}"
+    )
     for source in ("h3d", "bandai"):
         rows = [row for row in pack.split(options.split) if row.kind == source]
         if not rows:
@@ -45,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         f = figures[source] = reconstruction_figures(model.vae, pack, rows)
         print(
             f"{source:8} {len(rows):5d} {f['mpjpe_mm']:9.2f} {f['rotation_deg']:12.2f} {f['jerk_ratio']:11.2f} "
-            f"{f['turn_deg']:11.2f}"
+            f"{f['turn_deg']:11.2f} {f['slide_cm_s']:10.2f}"
         )
     if options.json is not None:
         options.json.write_text(json.dumps({"split": options.split, "sources": figures}, indent=1) + "\n")

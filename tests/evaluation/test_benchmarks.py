@@ -9,8 +9,13 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from llamo_ros.core.errors import CheckpointError
+from llamo_ros.model.checkpoint import save_checkpoint
+from llamo_ros.model.config import preset
+from llamo_ros.model.llamo import Llamo
+from llamo_ros.model.text_tokenizer import TextTokenizer
 from llamo_ros.motion.clip import MotionClip
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -123,3 +128,21 @@ def test_people_agree_with_themselves_on_plain_captions(data: Path, capsys: pyte
 def test_a_split_without_clips_is_reported_and_not_divided_by(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert script("caption_actions").main(["--data", str(data), "--check-real", "--split", "val"]) == 1
     assert "no val clips" in capsys.readouterr().err
+
+
+def test_the_sampling_grid_prints_a_line_for_each_combination(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    model = Llamo(preset("tiny"))
+    tokenizer = TextTokenizer.train(["a person walks"] * 5, model.config.backbone.vocab_size)
+    save_checkpoint(model, tokenizer, tmp_path / "tiny", {})
+    command = ["--checkpoint", str(tmp_path / "tiny"), "--seeds", "1", "--duration", "0.6", "--prompts"]
+    assert script("sampling_choice").main([*command, "--guidance", "1", "2", "--temperature", "0.5"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines if line.startswith("guidance")] == [
+        "guidance 1  temperature 0.5  exit 0.5",
+        "guidance 2  temperature 0.5  exit 0.5",
+    ]
+    assert len(lines) == 2 * (1 + 13)
+    assert script("sampling_choice").main(["--checkpoint", str(tmp_path / "nothing")]) == 1
