@@ -37,9 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     figures = {}
-    print(
-        f"{'source':8} {'clips':>5} {'MPJPE mm':>9} {'rotation deg':>12} {'jerk / real':>11} {'heading deg':>11} {'slide cm/s':>10}"
-    )
+    print("source   clips  MPJPE mm rotation deg jerk / real heading deg slide cm/s")
     for source in ("h3d", "bandai"):
         rows = [row for row in pack.split(options.split) if row.kind == source]
         if not rows:
