@@ -35,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--duration", type=float, default=4.0, metavar="S", help="longest motion, [s] (default 4)")
     parser.add_argument("--prompts", action="store_true", help="a line for each prompt as well")
     options = parser.parse_args(arguments)
+    if options.seeds < 1:
+        parser.error(f"--seeds is {options.seeds}, expected at least 1")
     try:
         model, tokenizer = load_checkpoint(options.checkpoint)
         for guidance, temperature, threshold in itertools.product(options.guidance, options.temperature, options.exit):

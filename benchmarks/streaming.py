@@ -3,10 +3,10 @@
     python benchmarks/streaming.py --checkpoint llamo-mini --out build/streaming.json
 
 Six prompts of ten seconds follow one another without a pause. Every pose that arrives on ~/human_pose is counted: rate,
-lost and doubled frames, the error of the period between two arrivals, and the time from the first prompt to the first
-pose. `holds` counts frames in which the buffer had run empty. An arrival is the moment at which the middleware of the
-subscribing process has the message; `callback_...` are about the moments at which that process, which is Python and
-listens to seven topics, gets round to it. The machine's load is written beside them.
+lost and doubled frames, the error of the period between two arrivals, and the time from the first prompt to the
+callback for the first pose. `holds` counts frames in which the buffer had run empty. An arrival is the moment at which
+the middleware of the subscribing process has the message; `callback_...` are about the moments at which that process,
+which is Python and listens to seven topics, gets round to it. The machine's load is written beside them.
 """
 
 from __future__ import annotations
@@ -97,6 +97,8 @@ def summary(recorder: Recorder, asked: float, least: float, checkpoint: str) -> 
     last = max(k for k, message in enumerate(messages) if message.prompt_id)
     messages = messages[: last + 1]
     times, callbacks = (np.array(moments[: last + 1]) for moments in (recorder.poses.received, recorder.poses.times))
+    if not times.all():
+        raise LlamoError("this middleware does not say when it received a message. Use rmw_fastrtps_cpp.")
     steps = np.diff([message.start_index for message in messages])
     errors, late = (np.abs(np.diff(moments) - 1 / FRAME_RATE) * 1000 for moments in (times, callbacks))
     result = {

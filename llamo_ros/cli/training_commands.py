@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llamo_ros.cli.device import device_of
 
 if TYPE_CHECKING:
-    from llamo_ros.training.stages import StageSettings
+    from llamo_ros.training.runs import StageSettings
 
 
 def data_pack(options: argparse.Namespace) -> None:
@@ -82,7 +82,8 @@ def _stage_settings(options: argparse.Namespace) -> StageSettings:
     import torch
 
     from llamo_ros.training.loop import TrainingSettings
-    from llamo_ros.training.stages import BATCH_SIZES, DEFAULTS, StageSettings
+    from llamo_ros.training.runs import StageSettings
+    from llamo_ros.training.stages import BATCH_SIZES, DEFAULTS
 
     device = device_of(options.device)
     bf16 = options.bf16

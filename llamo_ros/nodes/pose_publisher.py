@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 import uuid
 
 from geometry_msgs.msg import PoseStamped
@@ -40,6 +39,7 @@ from llamo_ros.nodes.runtime import (
     Throttle,
     run_node,
 )
+from llamo_ros.pipelines.metronome import Metronome
 from llamo_ros.pipelines.motion_to_robot import MotionToRobot
 from llamo_ros.pipelines.playback import PlaybackBuffer, PlayMode, StreamChunk
 from llamo_ros.pipelines.player import Player, PlayerFrame
@@ -51,8 +51,10 @@ _MODES = {
     PlayMode.BLEND: MotionReference.BLEND,
     PlayMode.HOLD: MotionReference.HOLD,
 }
-_READY_BEFORE = 0.006  # [s] before its deadline a frame is taken and made into a message
-_LATEST_CATCH_UP = 1.0  # [s]; after a longer pause of the whole process, time goes on from now instead of in a rush
+# [s] before its deadline a frame is taken and made into messages. An emergency stop that comes in between keeps them
+# back, and braking begins with the next frame: 41 ms after the stop at the latest, plus what the machine adds.
+_READY_BEFORE = 0.008
+_LONGEST_CATCH_UP = 1.0  # [s]; after a longer pause of the whole process, time goes on from now instead of in a rush
 _LONGEST_BRAKING = 60  # frames; after these the robot rests at the end of the last trajectory that was published
 
 
@@ -193,41 +195,39 @@ class PosePublisherNode(Closable):
                 self._throttle(self.get_logger().error, f"holding: {type(error).__name__}: {error}")
 
     def _play(self) -> None:
-        """Play a frame at each deadline: made ready just before it, so that nothing but sending is left to do then."""
+        """Play a frame at each deadline: made ready just before it, so that only sending is left to do then."""
         period = 1.0 / FRAME_RATE
-        start, ticks = time.monotonic(), 0
+        beats = Metronome(period, _READY_BEFORE, _LONGEST_CATCH_UP, _LONGEST_BRAKING)
         first_ns: int | None = None  # time of frame 0 of the time line
         while not self._is_closing.is_set():
-            deadline = start + ticks * period
-            _sleep_until(deadline - _READY_BEFORE)
+            beats.get_ready()
             try:
                 frame = self._player.advance()
-                if frame is None:
-                    _sleep_until(deadline)
-                else:
-                    index = frame.human.index
+                if frame is not None:
+                    since_first = _nanoseconds(frame.human.index * period)
                     if first_ns is None:
-                        ahead = max(0.0, deadline - time.monotonic())
-                        first_ns = self.get_clock().now().nanoseconds + _nanoseconds(ahead - index * period)
-                    self._publish(frame, first_ns + _nanoseconds(index * period), deadline)
+                        due_ns = self.get_clock().now().nanoseconds + _nanoseconds(max(0.0, beats.left))
+                        first_ns = due_ns - since_first
+                    self._publish(frame, first_ns + since_first, beats)
                 self._is_due.set()
             except Exception as error:  # playback must go on
+                self._player.repeat_window()  # what was not sent now may be news of braking
                 self._throttle(self.get_logger().error, f"a frame was not published: {type(error).__name__}: {error}")
-            ticks += 1
-            late = time.monotonic() - start - ticks * period
-            if late > _LATEST_CATCH_UP:
+            beats.wait()
+            stall = beats.next_beat()
+            if stall is not None:
                 # The controller has followed its last trajectory to the end; going on from here would be a jump.
-                missed = min(int(late / period), _LONGEST_BRAKING)
-                self._player.sit_out(missed)
-                ticks += missed
-                left = late - missed * period
-                start += left
+                self._player.sit_out(stall.beats)
                 if first_ns is not None:
-                    first_ns += _nanoseconds(left)
-                self.get_logger().warning(f"playback stood still for {late:.1f} s; time goes on from now")
+                    first_ns += _nanoseconds(stall.shift)
+                self.get_logger().warning(f"playback stood still for {stall.late:.1f} s; time goes on from now")
 
-    def _publish(self, frame: PlayerFrame, stamp_ns: int, deadline: float) -> None:
-        """Publish one moment at its deadline; the human pose first, since its period is what is promised."""
+    def _publish(self, frame: PlayerFrame, stamp_ns: int, beats: Metronome) -> None:
+        """Publish one moment at its deadline; the human pose first, since its period is what is promised.
+
+        What came between is not overridden: after an emergency stop, or a stall, no older command goes out. The next
+        frame then carries the braking.
+        """
         human, window = frame.human, frame.robot
         clip = MotionClip(human.rotations[None], human.root_position[None])
         human_pose = to_human_motion(
@@ -239,19 +239,28 @@ class PosePublisherNode(Closable):
             text=human.text,
             prompt_id=human.prompt_id,
         )
-        _sleep_until(deadline)
+        trajectory = to_joint_trajectory(window, stamp_ns) if frame.is_new else None
+        states = to_joint_state(window, stamp_ns)
+        root_pose = to_root_pose(window, stamp_ns, self._frame_id)
+        reference = self._next_reference(frame, stamp_ns)
+        beats.wait()
+        if beats.has_stalled:
+            return
         self._human_pose.publish(human_pose)
-        self._largest_lateness = max(self._largest_lateness, time.monotonic() - deadline)
-        if frame.is_new:
-            self._joint_trajectory.publish(to_joint_trajectory(window, stamp_ns))
-        self._joint_states.publish(to_joint_state(window, stamp_ns))
-        self._root_pose.publish(to_root_pose(window, stamp_ns, self._frame_id))
-        self._publish_reference(frame, stamp_ns)
+        self._largest_lateness = max(self._largest_lateness, -beats.left)
+        if self._player.is_stopped and not frame.is_stopped:
+            return
+        if trajectory is not None:
+            self._joint_trajectory.publish(trajectory)
+        self._joint_states.publish(states)
+        self._root_pose.publish(root_pose)
+        self._reference.publish(reference)
+        self._reference_count += 1
         if self._markers.get_subscription_count():
             self._markers.publish(to_markers(clip, stamp_ns, self._frame_id, human.text))
         self._published += 1
 
-    def _publish_reference(self, frame: PlayerFrame, stamp_ns: int) -> None:
+    def _next_reference(self, frame: PlayerFrame, stamp_ns: int) -> MotionReference:
         window = reference_window(frame.robot, self._dt, self._look_ahead)
         offset = window.start_index * self._dt - frame.human.index / FRAME_RATE
         is_holding = frame.is_stopped or frame.human.mode is PlayMode.HOLD
@@ -259,20 +268,17 @@ class PosePublisherNode(Closable):
         if mode == MotionReference.RUN and not agree(self._last_reference or window, window):
             mode = MotionReference.BLEND
         self._last_reference = window
-        self._reference.publish(
-            to_reference(
-                window,
-                self._robot.joint_names,
-                stamp_ns=stamp_ns + _nanoseconds(offset),
-                frame_id=self._frame_id,
-                sequence_id=self._reference_count,
-                dt=self._dt,
-                mode=mode,
-                text=frame.human.text,
-                is_final=is_holding,
-            )
+        return to_reference(
+            window,
+            self._robot.joint_names,
+            stamp_ns=stamp_ns + _nanoseconds(offset),
+            frame_id=self._frame_id,
+            sequence_id=self._reference_count,
+            dt=self._dt,
+            mode=mode,
+            text=frame.human.text,
+            is_final=is_holding,
         )
-        self._reference_count += 1
 
     def _status(self) -> tuple[bytes, str, dict[str, object]]:
         counters, counts = self._player.buffer.counters, self._player.robot.shaper.counts
@@ -291,7 +297,7 @@ class PosePublisherNode(Closable):
             "acceleration clamps": counts.acceleration_clamps,
             "emergency stops": counts.stops,
             "frames without a plan": self._player.late_frames,
-            "largest lateness [s]": max(lateness, 0.0),
+            "largest lateness [s]": lateness,
         }
         if self._player.is_stopped:
             return WARN, "emergency stop; call ~/reset to go on", values
@@ -300,13 +306,6 @@ class PosePublisherNode(Closable):
         if self._player.buffer.paused:
             return OK, "paused", values
         return OK, "playing" if self._player.depth else "holding" if self._published else "waiting for motion", values
-
-
-def _sleep_until(moment: float) -> None:
-    """Sleep until a moment of the monotonic clock, [s]."""
-    left = moment - time.monotonic()
-    if left > 0:
-        time.sleep(left)
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -59,7 +59,7 @@ def run_node(name: str, make: Callable[[], Closable], arguments: list[str] | Non
     node, code, has_ended = None, 0, True
     try:
         node = make()
-        # What is there now stays: the collector, which stops all threads, need not look through it again and again.
+        # What is there now stays: the collector, which holds up all threads, need not look through it again and again.
         gc.collect()
         gc.freeze()
         executor = SingleThreadedExecutor()

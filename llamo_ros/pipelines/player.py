@@ -139,6 +139,11 @@ class Player:
                 self.buffer.resume()
             self._is_new = True
 
+    def repeat_window(self) -> None:
+        """The next frame says its window anew: the last one did not get through."""
+        with self._lock:
+            self._is_new = True
+
     def plan_ahead(self) -> None:
         """Retarget frames that will be played soon, the next ones first; to be called after :meth:`advance`.
 

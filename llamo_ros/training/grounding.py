@@ -20,12 +20,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from llamo_ros.core.errors import DatasetError
 from llamo_ros.model.mixture_of_transformers import TEXT_ONLY, MixtureOfTransformers
 from llamo_ros.training.motion_data import (
     SHARES,
     BalancedSampler,
     PromptDrawer,
     WordedClip,
+    similar,
     worded_clips,
     worded_segments,
 )
@@ -55,11 +57,17 @@ def raw_summary(features: NDArray[np.floating], mean: NDArray, std: NDArray) -> 
 
 
 class Grounding:
-    """Draws prompts, balanced as for motion training, with the motion summaries that they should predict."""
+    """Draws prompts, balanced as for motion training, with the motion summaries that they should predict.
+
+    Raises:
+        DatasetError: no validation clip has a caption.
+    """
 
     def __init__(self, pack: Pack, seed: int) -> None:
         clips = _summarised(pack, chain(worded_clips(pack, "train", mirrored=True), worded_segments(pack, seed)))
         self._val = [clip for clip in _summarised(pack, worded_clips(pack, "val", mirrored=False)) if clip.captions]
+        if not self._val:
+            raise DatasetError("the pack has no validation clip with a caption; pack data whose index has some.")
         self._sampler = BalancedSampler(clips, SHARES)
         self._prompts = PromptDrawer()
         rng = np.random.default_rng(seed)
@@ -72,11 +80,12 @@ class Grounding:
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[list[str], Tensor]:
         """Prompts, and the summaries (count, G) of the motions they describe, each dimension of unit variance."""
-        # Prompts of similar length, so that few tokens are padding: six times as many are drawn, sorted, and cut.
-        clips = [self._sampler.draw(rng) for _ in range(6 * count)]
-        drawn = sorted(((self._prompts.draw(clip, rng), clip) for clip in clips), key=lambda pair: len(pair[0]))
-        start = int(rng.integers(6)) * count
-        texts, clips = zip(*drawn[start : start + count], strict=True)
+
+        def pair() -> tuple[str, SummarisedClip]:
+            clip = self._sampler.draw(rng)
+            return self._prompts.draw(clip, rng), clip
+
+        texts, clips = zip(*similar(pair, count, lambda drawn: len(drawn[0]), rng), strict=True)
         return list(texts), self._projected(clips)
 
     def validation(self) -> tuple[list[str], Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -20,6 +20,7 @@ from llamo_ros.training.pack import Pack, PackedSequence, mirror_features
 from llamo_ros.training.segments import find_segments, lengthened_stand
 
 Clip = TypeVar("Clip", bound="WordedClip")
+Item = TypeVar("Item")
 
 MIN_LATENTS = 4
 # Share of each source among drawn clips.
@@ -136,6 +137,18 @@ class BalancedSampler(Generic[Clip]):
     def draw(self, rng: np.random.Generator) -> Clip:
         """One clip."""
         return self.clips[min(int(np.searchsorted(self._chances, rng.random())), len(self.clips) - 1)]
+
+
+def similar(
+    draw: Callable[[], Item], count: int, length: Callable[[Item], int], rng: np.random.Generator
+) -> list[Item]:
+    """``count`` items of similar length, so that few tokens are padding: draws six times as many, sorts, keeps a part.
+
+    Each part is as likely, so each item is drawn as often as by ``draw`` alone.
+    """
+    drawn = sorted((draw() for _ in range(6 * count)), key=length)
+    start = int(rng.integers(6)) * count
+    return drawn[start : start + count]
 
 
 class PromptDrawer:

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from llamo_ros.model.llamo import MOTION, PADDING, Llamo
 from llamo_ros.model.mixture_of_transformers import KeyValueCache, KeyValuePrefix
 from llamo_ros.model.text_tokenizer import TextTokenizer
-from llamo_ros.training.motion_data import SHARES, BalancedSampler, LatentClip, PromptDrawer
+from llamo_ros.training.motion_data import SHARES, BalancedSampler, LatentClip, PromptDrawer, similar
 
 MAX_TEXT = 40
 
@@ -27,7 +27,7 @@ class MotionLossSettings:
     Attributes:
         caption_share: Share of steps that train motion -> text (paper, stage 2: 0.2).
         text_drop: Share of prompts replaced by the empty prompt, for guidance.
-        draws: (t, eps) draws per latent (paper: 4).
+        draws: Draws of noise per latent, and of flow time per motion (paper: 4 of both per latent).
         input_noise: Teacher-forced latents get noise of scale U(0, this), one scale per clip.
         exit_weight: Weight of the exit loss.
         exit_positive: Weight of the one positive of a clip against its negatives.
@@ -103,10 +103,8 @@ class MotionTask:
         self.device = model.latent_mean.device
 
     def _bucket(self, sampler: BalancedSampler, rng: np.random.Generator) -> list[LatentClip]:
-        """Clips of similar length: draw six batches, sort, keep a random one. Little padding, same distribution."""
-        drawn = sorted((sampler.draw(rng) for _ in range(6 * self.batch_size)), key=self._length)
-        start = rng.integers(6) * self.batch_size
-        return drawn[start : start + self.batch_size]
+        """Clips of similar length."""
+        return similar(lambda: sampler.draw(rng), self.batch_size, self._length, rng)
 
     def _length(self, clip: LatentClip) -> int:
         return min(len(clip.latents), self.settings.max_latents)
@@ -163,8 +161,7 @@ class MotionTask:
     def _read(self, prompts_BP: Tensor) -> KeyValuePrefix:
         """The prompts through the frozen text branch, which motion never changes: nothing to learn on the way."""
         model = self.model
-        dtype = torch.get_autocast_dtype(self.device.type) if torch.is_autocast_enabled() else torch.float32
-        cache = KeyValueCache(model.config.backbone, *prompts_BP.shape, dtype, self.device)
+        cache = KeyValueCache(model.config.backbone, *prompts_BP.shape, torch.float32, self.device)
         model(prompts_BP, model.latent_mean.new_zeros(0, model.config.vae.latent_dim), cache, prompts_BP != PADDING)
         return KeyValuePrefix(cache)
 

@@ -1,27 +1,21 @@
 """The stages of training and the export, as functions: what ``llamo train`` does.
 
 A pack gives :func:`train_vae` and :func:`train_text`; both give :func:`train_motion`; that gives :func:`export`, which
-writes a checkpoint folder. Each stage has a run folder: ``state.pt`` to resume, ``best.pt`` with the weights that
-validated best, ``log.jsonl``, and ``run.json`` with configuration, seed, data, commit and results. A stage resumes by
-itself when its folder holds a state.
+writes a checkpoint folder. Each stage works in a run folder (:mod:`llamo_ros.training.runs`) and resumes by itself.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from llamo_ros import __version__
-from llamo_ros.core.errors import CheckpointError, LlamoError, ParameterError
+from llamo_ros.core.errors import CheckpointError, ParameterError
 from llamo_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from llamo_ros.model.config import preset
 from llamo_ros.model.llamo import Llamo
@@ -29,27 +23,34 @@ from llamo_ros.model.mixture_of_transformers import MixtureOfTransformers
 from llamo_ros.model.motion_vae import MotionVae
 from llamo_ros.model.text_tokenizer import TextTokenizer
 from llamo_ros.training.grounding import GroundedText, Grounding
-from llamo_ros.training.loop import Trainer, TrainingSettings, TrainingTask, compile_for_training
+from llamo_ros.training.loop import TrainingTask, compile_for_training
 from llamo_ros.training.motion_data import latent_clips, worded_clips, worded_segments
 from llamo_ros.training.motion_task import MotionTask
 from llamo_ros.training.pack import Pack, open_pack
+from llamo_ros.training.runs import (
+    LICENCES,
+    START,
+    TOKENIZER,
+    Ingredients,
+    StageSettings,
+    best_of,
+    can_resume,
+    load_start,
+    load_tensors,
+    record_of,
+    save_start,
+    strictest,
+    train_in_folder,
+)
 from llamo_ros.training.text_task import TextTask, caption_corpus, initialise_text
 from llamo_ros.training.vae_task import VaeTask
 
-TOKENIZER = "tokenizer.json"
-RUN = "run.json"
-# The model as motion training began: VAE, text branch, statistics. They stay frozen, so that run and export can never
-# disagree about them, even if the VAE's own run goes on.
-START = "start.safetensors"
-
-# What weights trained on a licence set may be called, and what they were trained on.
-LICENCES = {"noncommercial": "CC-BY-NC-4.0", "open": "Apache-2.0"}
+# What weights of a licence set were trained on.
 SOURCES = {
     "noncommercial": "CMU Graphics Lab Motion Capture Database, HumanML3D captions (MIT), "
     "Bandai-Namco-Research-Motiondataset 1 and 2 (CC BY-NC 4.0)",
     "open": "CMU Graphics Lab Motion Capture Database, HumanML3D captions (MIT)",
 }
-
 
 # What differs from TrainingSettings' defaults, by stage; the schedule assumes one uninterrupted cosine.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -59,54 +60,38 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 BATCH_SIZES = {"vae": 32, "text": 64, "motion": 16}
 
-
-@dataclass(frozen=True)
-class StageSettings:
-    """What all stages share.
-
-    Attributes:
-        data: Folder of the pack.
-        out: Run folder.
-        training: How long and how to train.
-        preset: Size of the model: mini or tiny.
-        batch_size: Windows, captions or clips per step.
-        compile: Compile with PyTorch what gains from it; needs a C++ compiler.
-    """
-
-    data: Path
-    out: Path
-    training: TrainingSettings
-    preset: str = "mini"
-    batch_size: int = 32
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        preset(self.preset)
-        if self.batch_size < 1:
-            raise ParameterError(f"batch size is {self.batch_size}, expected at least 1.")
+TRAIN_MOTION = "llamo train motion"
+TRAIN_DECODER = "llamo train vae --decoder-of CHECKPOINT"
 
 
 def train_vae(settings: StageSettings, decoder_of: str | None = None) -> dict[str, float]:
     """Train the motion VAE; returns the last validation. Ctrl-C saves, then raises KeyboardInterrupt, in every stage.
 
     ``decoder_of`` names a checkpoint whose decoder alone is trained further, on latents with more noise: see VaeTask.
+    Such a run keeps the VAE it began from in its folder.
 
     Raises:
         DatasetError: there is no pack.
         CheckpointError: the run folder belongs to another model, or ``decoder_of`` is not a checkpoint of this preset.
+        ParameterError: the run folder holds a whole VAE, which the decoder alone cannot go on from.
     """
     pack = open_pack(settings.data)
+    begun = (settings.out / START).exists()
+    if decoder_of is not None and can_resume(settings.out) and not begun:
+        raise ParameterError(f"{settings.out} holds the run of a whole VAE. Choose another folder with --out.")
 
     def build() -> TrainingTask:
         model = MotionVae(preset(settings.preset).vae)
-        if decoder_of is not None:
+        if begun:
+            load_start(model, settings.out, TRAIN_DECODER)
+        elif decoder_of is not None:
             model = _checkpoint(decoder_of, settings.preset)[0].vae.requires_grad_(True)
+            save_start(model, settings.out)
         model.to(settings.training.device)
-        return VaeTask(
-            model, pack, settings.batch_size, compile_loss=settings.compile, decoder_only=decoder_of is not None
-        )
+        decoder_only = begun or decoder_of is not None
+        return VaeTask(model, pack, settings.batch_size, compile_loss=settings.compile, decoder_only=decoder_only)
 
-    return _run("vae", settings, pack, build, {"decoder_of": decoder_of or ""})
+    return train_in_folder("vae", settings, pack, build, Ingredients({}, {"decoder_of": decoder_of}, {}))
 
 
 def train_text(settings: StageSettings, source: Path, start: str | None = None) -> dict[str, float]:
@@ -125,20 +110,22 @@ def train_text(settings: StageSettings, source: Path, start: str | None = None) 
     def build() -> TrainingTask:
         path = settings.out / TOKENIZER
         model = MixtureOfTransformers(config)
-        if start is not None:
+        if can_resume(settings.out):
+            tokenizer = TextTokenizer.load(path)
+        elif start is not None:
             begun, tokenizer = _checkpoint(start, settings.preset)
             model.load_state_dict(begun.backbone.state_dict())
             tokenizer.save(path)
-        elif not path.exists():
-            texts = (text for group in train for text in group)
-            TextTokenizer.train(texts, config.vocab_size).save(path)
-        if start is None:
+        else:
+            tokenizer = TextTokenizer.train((text for group in train for text in group), config.vocab_size)
+            tokenizer.save(path)
             initialise_text(model)
         grounding = Grounding(pack, settings.training.seed)
         grounded = GroundedText(model, grounding.dim).to(settings.training.device)
-        return TextTask(grounded, TextTokenizer.load(path), train, val, grounding, settings.batch_size)
+        return TextTask(grounded, tokenizer, train, val, grounding, settings.batch_size)
 
-    return _run("text", settings, pack, build, {"source": str(source), "start": start or ""})
+    ingredients = Ingredients({}, {"start": start}, {"source": str(source)})
+    return train_in_folder("text", settings, pack, build, ingredients)
 
 
 def train_motion(
@@ -155,13 +142,14 @@ def train_motion(
         ParameterError: a run is missing and there is no ``start``.
     """
     pack = open_pack(settings.data)
+    begun = (settings.out / START).exists()
 
     def build() -> TrainingTask:
-        if not (settings.out / START).exists():
+        if begun:
+            model, tokenizer = _at_start(settings.preset, settings.out)
+        else:
             model, tokenizer = assembled(settings.preset, pack, vae_run, text_run, start)
             tokenizer.save(settings.out / TOKENIZER)
-        else:
-            model, tokenizer = _at_start(settings.preset, settings.out)
         model.to(settings.training.device)
         model.vae.eval()
         seed = settings.training.seed
@@ -169,15 +157,15 @@ def train_motion(
         train += latent_clips(model.vae, worded_segments(pack, seed))
         val = latent_clips(model.vae, worded_clips(pack, "val", mirrored=False))
         task = MotionTask(model, tokenizer, train, val, settings.batch_size)
-        if not (settings.out / START).exists():
+        if not begun:  # with the statistics of the latents, which the task has set
             save_start(model, settings.out)
         if settings.compile:
             compile_for_training(model.backbone)
             compile_for_training(model.flow_head)
         return task
 
-    inputs = {"vae_run": str(vae_run or ""), "text_run": str(text_run or ""), "start": start or ""}
-    return _run("motion", settings, pack, build, inputs)
+    ingredients = Ingredients({"vae_run": vae_run, "text_run": text_run}, {"start": start}, {})
+    return train_in_folder("motion", settings, pack, build, ingredients)
 
 
 def assembled(
@@ -199,13 +187,13 @@ def assembled(
     else:
         model = Llamo(preset(preset_name))
     if vae_run is not None:
-        vae = _best(vae_run, "llamo train vae")["average"]
+        vae = best_of(vae_run, "llamo train vae")["average"]
         vae |= {"feature_mean": torch.from_numpy(pack.mean), "feature_std": torch.from_numpy(pack.std)}
-        _load(model.vae, vae, vae_run, complete=True)
+        load_tensors(model.vae, vae, vae_run, complete=True)
     if text_run is not None:
-        average = _best(text_run, "llamo train text")["average"]
+        average = best_of(text_run, "llamo train text")["average"]
         text = {name: value for name, value in average.items() if name.startswith("text.")}
-        _load(model.backbone, text, text_run, complete=False)
+        load_tensors(model.backbone, text, text_run, complete=False)
         tokenizer = TextTokenizer.load(text_run / TOKENIZER)
         if start is None:
             model.initialise_motion()
@@ -214,43 +202,30 @@ def assembled(
     return model, tokenizer
 
 
-def _checkpoint(name: str, preset_name: str) -> tuple[Llamo, TextTokenizer]:
-    model, tokenizer = load_checkpoint(name)
-    expected = preset(preset_name)
-    if replace(model.config, generation=expected.generation) != expected:
-        raise CheckpointError(f"{name} is a model of another size than preset {preset_name}; choose one preset.")
-    return model, tokenizer
-
-
-def save_start(model: Llamo, run: Path) -> None:
-    """Keep the model as motion training began, latent statistics included, in its run folder for :func:`export`."""
-    save_file({name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}, run / START)
-
-
 def export(motion_run: Path, out: Path, name: str, decoder_run: Path | None = None) -> Path:
     """Write a checkpoint folder from a motion run: its best weights, tokenizer, statistics, and what they came from.
 
     ``decoder_run``, a VAE run that trained the decoder alone, gives the decoder.
 
     Raises:
-        CheckpointError: a run is missing or incomplete, or the folder cannot be written.
+        CheckpointError: a run is missing, incomplete or of another stage or VAE, or the folder cannot be written.
     """
-    record = _record_of(motion_run)
-    best = _best(motion_run, "llamo train motion")
+    record = record_of(motion_run)
+    if record["stage"] != "motion":
+        raise CheckpointError(
+            f"{motion_run} is a run of stage {record['stage']}; a checkpoint is made from a motion run."
+        )
+    best = best_of(motion_run, TRAIN_MOTION)
     model, tokenizer = _at_start(record["preset"], motion_run)
-    _load(model, best["average"], motion_run, complete=False)
+    load_tensors(model, best["average"], motion_run, complete=False)
+    licence_set = record["licence_set"]
     if decoder_run is not None:
-        decoder = _best(decoder_run, "llamo train vae --decoder-of")["average"]
-        if any(name.startswith("encoder.") for name in decoder):
-            raise CheckpointError(
-                f"{decoder_run} trained an encoder too; its latents are not those of {motion_run}. "
-                "Train the decoder alone with `llamo train vae --decoder-of`."
-            )
-        _load(model.vae, decoder, decoder_run, complete=False)
+        _take_decoder(model, decoder_run)
+        licence_set = strictest([licence_set, record_of(decoder_run)["licence_set"]])
     metadata = {
         "name": name,
-        "licence": LICENCES[record["licence_set"]],
-        "data": SOURCES[record["licence_set"]],
+        "licence": LICENCES[licence_set],
+        "data": SOURCES[licence_set],
         "seed": str(record["training"]["seed"]),
         "commit": record["commit"],
         "steps": str(best["step"]),
@@ -266,123 +241,32 @@ def export(motion_run: Path, out: Path, name: str, decoder_run: Path | None = No
     return out
 
 
-def _run(
-    stage: str,
-    settings: StageSettings,
-    pack: Pack,
-    build: Callable[[], TrainingTask],
-    inputs: dict[str, str] | None = None,
-) -> dict[str, float]:
-    """Build the task with the seed set, train or go on training in the run folder, and keep the record of it."""
-    out = settings.out
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ParameterError(
-            f"run folder {out} cannot be made: {error.strerror}. Choose another with --out."
-        ) from error
-    torch.manual_seed(settings.training.seed)
-    torch.set_num_threads(settings.training.threads)
-    trainer = Trainer(build(), settings.training, out)
-    resumed = trainer.resume()
-    record: dict[str, Any] = {
-        "stage": stage,
-        "preset": settings.preset,
-        "batch_size": settings.batch_size,
-        "compile": settings.compile,
-        "training": asdict(settings.training),
-        "data": str(settings.data),
-        "licence_set": pack.licence_set,
-        "sequences": len(pack.sequences),
-        **(inputs or {}),
-        "commit": git_commit(),
-        "version": __version__,
-        "torch": torch.__version__,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "resumed_at_step": trainer.step if resumed else 0,
-    }
-    _write_record(out, record)
-    if resumed:
-        print(f"going on at step {trainer.step} of {out}")
-    figures = trainer.run()
-    record |= {
-        "steps": trainer.step,
-        "minutes": round(trainer.elapsed / 60, 2),
-        "best": trainer.best,
-        "validation": figures,
-    }
-    _write_record(out, record)
-    if trainer.progress < 1.0:  # the trainer caught the signal, saved and came back; callers should stop too
-        raise KeyboardInterrupt
-    return figures
+def _take_decoder(model: Llamo, run: Path) -> None:
+    """Put the decoder of a run into a model, if it learned on latents of the same VAE."""
+    decoder = best_of(run, TRAIN_DECODER)["average"]
+    if not all(name.startswith("decoder.") for name in decoder):
+        raise CheckpointError(f"{run} did not train a decoder alone. Make such a run with `{TRAIN_DECODER}`.")
+    begun = MotionVae(model.config.vae)
+    load_start(begun, run, TRAIN_DECODER)
+    own = model.vae.state_dict()
+    for name, tensor in begun.state_dict().items():
+        # It may have begun from an exported model: those weights are in bfloat16, of 8 bits.
+        if not name.startswith("decoder.") and not torch.allclose(tensor, own[name], rtol=2**-7, atol=1e-6):
+            raise CheckpointError(f"the decoder of {run} belongs to another VAE: {name} differs from the model's.")
+    load_tensors(model.vae, decoder, run, complete=False)
 
 
-def git_commit() -> str:
-    """Commit of the checkout this package runs from, with ``+changes`` if files differ from it; else ``unknown``."""
-    folder = Path(__file__).resolve().parent
-    try:
-        commit = _git(folder, "rev-parse", "HEAD")
-        return commit + ("+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):  # an installed package has no git around it
-        return "unknown"
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _write_record(run: Path, record: dict[str, Any]) -> None:
-    (run / RUN).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def _record_of(run: Path) -> dict[str, Any]:
-    try:
-        record = json.loads((run / RUN).read_text(encoding="utf-8"))
-        if record["stage"] != "motion":
-            raise CheckpointError(f"{run} is a run of stage {record['stage']}; a checkpoint is made from a motion run.")
-        return record
-    except LlamoError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{run} is not a motion run ({error!r}). Make one with `llamo train motion`.") from error
-
-
-def _best(run: Path, command: str) -> dict[str, Any]:
-    path = run / "best.pt"
-    if not path.is_file():
+def _checkpoint(name: str, preset_name: str) -> tuple[Llamo, TextTokenizer]:
+    model, tokenizer = load_checkpoint(name)
+    expected = preset(preset_name)
+    if replace(model.config, generation=expected.generation) != expected:
         raise CheckpointError(
-            f"{path} is missing. Train it with `{command} --out {run}`; the first validation writes it."
+            f"the configuration of {name} is not that of preset {preset_name}; choose the preset it was made with."
         )
-    try:
-        return torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # torch.load raises whatever the damaged bytes lead to
-        raise CheckpointError(f"{path} cannot be read ({error}). Train again with `{command}`.") from error
+    return model, tokenizer
 
 
 def _at_start(preset_name: str, run: Path) -> tuple[Llamo, TextTokenizer]:
     model = Llamo(preset(preset_name))
-    try:
-        tensors = load_file(run / START)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{run / START} cannot be read ({error}). Train again with `llamo train motion`."
-        ) from error
-    _load(model, tensors, run, complete=True)
+    load_start(model, run, TRAIN_MOTION)
     return model, TextTokenizer.load(run / TOKENIZER)
-
-
-def _load(module: torch.nn.Module, tensors: dict[str, torch.Tensor], run: Path, complete: bool) -> None:
-    """Load tensors that must all fit, and cover the whole module if ``complete``."""
-    try:
-        missing, unexpected = module.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:
-        detail = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{run} holds weights of other sizes; use one preset for all stages ({detail})."
-        ) from error
-    if unexpected or (complete and missing):
-        names = ", ".join([*unexpected, *missing][:3])
-        raise CheckpointError(
-            f"{run} does not hold the weights that are wanted here ({names}); is it another stage's run?"
-        )

@@ -35,7 +35,7 @@ class VaeLossWeights:
     """Weights of the VAE loss terms; all terms are smooth-L1 means unless said.
 
     The heading, trajectory and feet terms ramp in from 10 % to 30 % of training: from step 0 they hold the model at the
-    mean pose.
+    mean pose. A decoder that is trained alone has them from step 0.
     """
 
     features: float = 1.0
@@ -95,6 +95,7 @@ class VaeTask:
     ) -> None:
         self.model, self.pack, self.batch_size = model, pack, batch_size
         self.weights = weights or VaeLossWeights()
+        self.decoder_only = decoder_only
         self.sigma_max: float | Tensor = model.config.sigma_max
         if decoder_only:
             model.encoder.requires_grad_(False)
@@ -164,7 +165,7 @@ class VaeTask:
         with torch.autocast(x.device.type, enabled=False):
             features, points, velocity, acceleration, heading, trajectory, feet = self._terms(x, y)
             kl = 0.5 * mu.square().mean()
-            w, ramp = self.weights, float(np.clip((progress - 0.1) / 0.2, 0.0, 1.0))
+            w, ramp = self.weights, 1.0 if self.decoder_only else float(np.clip((progress - 0.1) / 0.2, 0.0, 1.0))
             total = w.features * features + w.points * points + w.kl * kl
             total = total + w.velocity * velocity + w.acceleration * acceleration
             total = total + ramp * (w.heading * heading + w.trajectory * trajectory + w.feet * feet)
@@ -187,7 +188,10 @@ class VaeTask:
             if rows:  # the open licence set has no Bandai clips
                 figures |= {f"{name}_{k}": v for k, v in reconstruction_figures(self.model, self.pack, rows).items()}
         scale = {"cmu_mpjpe_mm": 1 / 20, "bandai_mpjpe_mm": 1 / 8, "cmu_jerk_ratio": 0.1, "bandai_slide_cm_s": 0.1}
-        figures["score"] = sum(factor * figures[name] for name, factor in scale.items() if name in figures)
+        # Less slide than real is no merit; a figure that could not be measured (NaN) has no say.
+        figures["score"] = sum(
+            factor * max(0.0, figures[name]) for name, factor in scale.items() if np.isfinite(figures.get(name, np.nan))
+        )
         return figures
 
 
@@ -239,5 +243,5 @@ def reconstruction_figures(model: MotionVae, pack: Pack, rows: list[PackedSequen
         "rotation_deg": float(np.rad2deg(mean["a"])),
         "jerk_ratio": mean["m"] / mean["r"],
         "turn_deg": float(np.rad2deg(mean["t"])),
-        "slide_cm_s": 100 * float(np.mean(slides)) if slides else 0.0,
+        "slide_cm_s": 100 * float(np.mean(slides)) if slides else float("nan"),
     }

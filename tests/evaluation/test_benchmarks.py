@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from llamo_ros.core.errors import CheckpointError
+from llamo_ros.evaluation.prompt_checks import RULES
 from llamo_ros.model.checkpoint import save_checkpoint
 from llamo_ros.model.config import preset
 from llamo_ros.model.llamo import Llamo
@@ -144,5 +145,5 @@ def test_the_sampling_grid_prints_a_line_for_each_combination(
         "guidance 1  temperature 0.5  exit 0.5",
         "guidance 2  temperature 0.5  exit 0.5",
     ]
-    assert len(lines) == 2 * (1 + 13)
+    assert len(lines) == 2 * (1 + len(RULES))
     assert script("sampling_choice").main(["--checkpoint", str(tmp_path / "nothing")]) == 1

@@ -102,6 +102,17 @@ def test_every_window_looks_ahead_while_motion_is_there_and_ends_at_rest(player,
     assert max(news) < 62
 
 
+def test_a_window_that_did_not_get_through_is_said_again(player, walker, chunks) -> None:
+    for chunk in chunks(walker(12), "a"):
+        player.push(chunk)
+    frames = run(player, 80)
+    assert not frames[-1].is_new
+    player.repeat_window()
+    again, after = run(player, 2)
+    assert again.is_new
+    assert not after.is_new
+
+
 def test_an_emergency_stop_takes_effect_in_the_next_frame(player, robot, walker, chunks) -> None:
     for chunk in chunks(walker(90), "a"):
         player.push(chunk)

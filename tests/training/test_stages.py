@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from llamo_ros.core.errors import CheckpointError, DatasetError, ParameterError
-from llamo_ros.model.checkpoint import load_checkpoint, read_config
+from llamo_ros.model.checkpoint import load_checkpoint, read_config, save_checkpoint
 from llamo_ros.pipelines.motion_to_text import MotionToText
 from llamo_ros.pipelines.text_to_motion import TextToMotion
 from llamo_ros.training.loop import TrainingSettings
 from llamo_ros.training.pack import pack_data
-from llamo_ros.training.stages import StageSettings, export, train_motion, train_text, train_vae
+from llamo_ros.training.runs import StageSettings
+from llamo_ros.training.stages import export, train_motion, train_text, train_vae
 
 STEPS = 6
 
@@ -111,22 +112,71 @@ def test_training_goes_on_from_a_checkpoint(
     before, after = (load_checkpoint(folder / "checkpoint")[0].state_dict() for folder in (runs, tmp_path))
     same = {name for name, value in before.items() if torch.equal(value, after[name])}
     assert {name for name in before if name.startswith("vae.encoder.")} <= same
-    for part in ("vae.decoder.output", "backbone.text.layers.0.mlp.up_proj", "flow_head.output"):
-        assert f"{part}.weight" not in same
     # Adam moves a weight by at most about the learning rate in each step; a fresh start would be far away.
-    for name in ("backbone.motion.layers.0.mlp.up_proj.weight", "flow_head.input.weight"):
-        assert (after[name] - before[name]).abs().max() < 2 * STEPS * 1e-3
+    for part in (
+        "vae.decoder.output",
+        "backbone.text.layers.0.mlp.up_proj",
+        "backbone.motion.layers.0.mlp.up_proj",
+        "flow_head.input",
+    ):
+        assert 0 < (after[f"{part}.weight"] - before[f"{part}.weight"]).abs().max() < 2 * STEPS * 1e-3
     assert record_of(tmp_path / "motion")["start"] == start
+
+
+def test_a_run_that_began_from_a_checkpoint_goes_on_without_it(
+    runs: Path, packed_folder: Path, source_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(runs / "checkpoint", tmp_path / "checkpoint")
+    start = str(tmp_path / "checkpoint")
+
+    def train(steps: int, start: str | None) -> None:
+        train_vae(stage_settings(packed_folder, tmp_path / "decoder", steps), decoder_of=start)
+        train_text(stage_settings(packed_folder, tmp_path / "text", steps), source_folder, start)
+        train_motion(stage_settings(packed_folder, tmp_path / "motion", steps), None, None, start)
+
+    train(STEPS, start)
+    tokenizer = (tmp_path / "text" / "tokenizer.json").read_bytes()
+    shutil.rmtree(tmp_path / "checkpoint")
+    train(STEPS + 2, None)
+    for run in ("decoder", "text", "motion"):
+        record = record_of(tmp_path / run)
+        assert record["resumed_at_step"] == STEPS
+        assert start in (record.get("start"), record.get("decoder_of"))
+    average = torch.load(tmp_path / "decoder" / "best.pt", weights_only=True)["average"]
+    assert all(name.startswith("decoder.") for name in average)
+    assert (tmp_path / "text" / "tokenizer.json").read_bytes() == tokenizer
+
+
+def test_weights_stay_non_commercial_whatever_they_are_trained_on_further(
+    runs: Path, source_folder: Path, tmp_path: Path
+) -> None:
+    pack_data(source_folder, tmp_path / "packed", "open")
+    settings = stage_settings(tmp_path / "packed", tmp_path / "motion")
+    train_motion(settings, None, None, str(runs / "checkpoint"))
+    _, metadata = read_config(export(tmp_path / "motion", tmp_path / "checkpoint", "x"))
+    assert metadata["licence"] == "CC-BY-NC-4.0"
+    assert "Bandai" in metadata["data"]
 
 
 def test_what_cannot_be_gone_on_from_is_named(runs: Path, packed_folder: Path, tmp_path: Path) -> None:
     settings = replace(stage_settings(packed_folder, tmp_path / "motion"), preset="mini")
-    with pytest.raises(CheckpointError, match="another size than preset mini"):
+    with pytest.raises(CheckpointError, match="not that of preset mini"):
         train_motion(settings, None, None, str(runs / "checkpoint"))
     with pytest.raises(ParameterError, match="a checkpoint to start from"):
         train_motion(stage_settings(packed_folder, tmp_path / "motion"), runs / "vae", None)
-    with pytest.raises(CheckpointError, match="decoder alone"):
+    with pytest.raises(CheckpointError, match="did not train a decoder alone"):
         export(runs / "motion", tmp_path / "checkpoint", "x", runs / "vae")
+    with pytest.raises(ParameterError, match="whole VAE"):
+        train_vae(stage_settings(packed_folder, runs / "vae"), decoder_of=str(runs / "checkpoint"))
+    # A decoder of the same size, but of a VAE with other latents.
+    other = replace(stage_settings(packed_folder, tmp_path / "vae"), training=TrainingSettings(steps=STEPS, seed=1))
+    train_vae(other)
+    model, tokenizer = load_checkpoint(runs / "checkpoint")
+    model.vae.load_state_dict(torch.load(tmp_path / "vae" / "best.pt", weights_only=True)["average"], strict=False)
+    save_checkpoint(model, tokenizer, tmp_path / "other", read_config(runs / "checkpoint")[1])
+    train_vae(stage_settings(packed_folder, tmp_path / "decoder"), decoder_of=str(tmp_path / "other"))
+    with pytest.raises(CheckpointError, match="belongs to another VAE"):
+        export(runs / "motion", tmp_path / "checkpoint", "x", tmp_path / "decoder")
 
 
 def test_a_run_of_another_preset_is_refused(runs: Path, packed_folder: Path) -> None:
@@ -150,7 +200,7 @@ def test_missing_inputs_are_named(runs: Path, packed_folder: Path, source_folder
         train_text(stage_settings(packed_folder, tmp_path / "text"), tmp_path)
     with pytest.raises(CheckpointError, match="llamo train vae"):
         train_motion(stage_settings(packed_folder, tmp_path / "motion"), tmp_path / "vae", runs / "text")
-    with pytest.raises(CheckpointError, match="llamo train motion"):
+    with pytest.raises(CheckpointError, match="Make one with `llamo train`"):
         export(tmp_path / "nothing", tmp_path / "checkpoint", "x")
     with pytest.raises(CheckpointError, match="stage vae"):
         export(runs / "vae", tmp_path / "checkpoint", "x")
