@@ -6,7 +6,7 @@ Six prompts of ten seconds follow one another without a pause. Every pose that a
 lost and doubled frames, the error of the period between two arrivals, and the time from the first prompt to the
 callback for the first pose. `holds` counts frames in which the buffer had run empty. An arrival is the moment at which
 the middleware of the subscribing process has the message; `callback_...` are about the moments at which that process,
-which is Python and listens to seven topics, gets round to it. The machine's load is written beside them.
+which is Python, gets round to it. The machine's load is written beside them.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def measure(checkpoint: str, seconds: float, robot: str) -> dict[str, float | in
         remapping = {"human_motion": "/motion_generator/human_motion"}
         try:
             programs.start("motion_generator", {"checkpoint": checkpoint}, {})
-            programs.start("motion_captioner", {"checkpoint": checkpoint}, remapping)
+            programs.start("motion_captioner", {"checkpoint": checkpoint, "background": True}, remapping)
             programs.start("pose_publisher", {"robot": robot}, remapping)
             rclpy.init(context=context, domain_id=int(domain["ROS_DOMAIN_ID"]))
             node = Node("streaming_benchmark", context=context)
             executor = SingleThreadedExecutor(context=context)
             executor.add_node(node)
-            recorder = Recorder(node)
+            recorder = Recorder(node, with_robot=False)
             deadline = time.monotonic() + STARTUP_LIMIT
             while not recorder.is_ready:
                 executor.spin_once(timeout_sec=0.05)

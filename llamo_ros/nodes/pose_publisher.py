@@ -51,8 +51,9 @@ _MODES = {
     PlayMode.BLEND: MotionReference.BLEND,
     PlayMode.HOLD: MotionReference.HOLD,
 }
-# [s] before its deadline a frame is taken and made into messages. An emergency stop that comes in between keeps them
-# back, and braking begins with the next frame: 41 ms after the stop at the latest, plus what the machine adds.
+# [s] before its deadline a frame is taken and its human pose made into a message. An emergency stop that comes in
+# between keeps the robot's part back, and braking begins with the next frame: 41 ms after the stop at the latest, plus
+# what the machine adds.
 _READY_BEFORE = 0.008
 _LONGEST_CATCH_UP = 1.0  # [s]; after a longer pause of the whole process, time goes on from now instead of in a rush
 _LONGEST_BRAKING = 60  # frames; after these the robot rests at the end of the last trajectory that was published
@@ -195,7 +196,7 @@ class PosePublisherNode(Closable):
                 self._throttle(self.get_logger().error, f"holding: {type(error).__name__}: {error}")
 
     def _play(self) -> None:
-        """Play a frame at each deadline: made ready just before it, so that only sending is left to do then."""
+        """Play a frame at each deadline; its human pose is ready by then, so that only sending is left to do."""
         period = 1.0 / FRAME_RATE
         beats = Metronome(period, _READY_BEFORE, _LONGEST_CATCH_UP, _LONGEST_BRAKING)
         first_ns: int | None = None  # time of frame 0 of the time line
@@ -223,7 +224,7 @@ class PosePublisherNode(Closable):
                 self.get_logger().warning(f"playback stood still for {stall.late:.1f} s; time goes on from now")
 
     def _publish(self, frame: PlayerFrame, stamp_ns: int, beats: Metronome) -> None:
-        """Publish one moment at its deadline; the human pose first, since its period is what is promised.
+        """Publish one moment: the human pose at its deadline, since its period is what is promised, then the robot.
 
         What came between is not overridden: after an emergency stop, or a stall, no older command goes out. The next
         frame then carries the braking.
@@ -239,10 +240,6 @@ class PosePublisherNode(Closable):
             text=human.text,
             prompt_id=human.prompt_id,
         )
-        trajectory = to_joint_trajectory(window, stamp_ns) if frame.is_new else None
-        states = to_joint_state(window, stamp_ns)
-        root_pose = to_root_pose(window, stamp_ns, self._frame_id)
-        reference = self._next_reference(frame, stamp_ns)
         beats.wait()
         if beats.has_stalled:
             return
@@ -250,11 +247,11 @@ class PosePublisherNode(Closable):
         self._largest_lateness = max(self._largest_lateness, -beats.left)
         if self._player.is_stopped and not frame.is_stopped:
             return
-        if trajectory is not None:
-            self._joint_trajectory.publish(trajectory)
-        self._joint_states.publish(states)
-        self._root_pose.publish(root_pose)
-        self._reference.publish(reference)
+        if frame.is_new:
+            self._joint_trajectory.publish(to_joint_trajectory(window, stamp_ns))
+        self._joint_states.publish(to_joint_state(window, stamp_ns))
+        self._root_pose.publish(to_root_pose(window, stamp_ns, self._frame_id))
+        self._reference.publish(self._next_reference(frame, stamp_ns))
         self._reference_count += 1
         if self._markers.get_subscription_count():
             self._markers.publish(to_markers(clip, stamp_ns, self._frame_id, human.text))

@@ -45,9 +45,14 @@ class Arrivals:
 
 
 class Recorder:
-    """Listens to the three nodes and sends them prompts."""
+    """Listens to the three nodes and sends them prompts.
 
-    def __init__(self, node: Node) -> None:
+    Args:
+        node: What listens.
+        with_robot: Whether to listen to the robot's topics too, which is most of the work.
+    """
+
+    def __init__(self, node: Node, with_robot: bool = True) -> None:
         self.generated: list[HumanMotion] = []
         self.generated_frames = self.played_frames = 0
         self.poses, self.states, self.roots = Arrivals(), Arrivals(), Arrivals()
@@ -60,11 +65,14 @@ class Recorder:
         self._subscriptions = [
             node.create_subscription(HumanMotion, "/motion_generator/human_motion", self._on_motion, STREAM_QOS),
             node.create_subscription(HumanMotion, "/pose_publisher/human_pose", self._on_pose, STREAM_QOS),
-            node.create_subscription(JointState, "/pose_publisher/joint_states", self.states.add, STREAM_QOS),
-            node.create_subscription(PoseStamped, "/pose_publisher/root_pose", self.roots.add, STREAM_QOS),
-            node.create_subscription(MotionReference, "/pose_publisher/reference", self._on_reference, STREAM_QOS),
             node.create_subscription(MotionCaption, "/motion_captioner/caption", self.captions.append, STREAM_QOS),
         ]
+        if with_robot:
+            self._subscriptions += [
+                node.create_subscription(JointState, "/pose_publisher/joint_states", self.states.add, STREAM_QOS),
+                node.create_subscription(PoseStamped, "/pose_publisher/root_pose", self.roots.add, STREAM_QOS),
+                node.create_subscription(MotionReference, "/pose_publisher/reference", self._on_reference, STREAM_QOS),
+            ]
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     @property
