@@ -85,7 +85,8 @@ def generate_launch_description() -> LaunchDescription:
             package="llamo_ros",
             executable="motion_captioner",
             name="motion_captioner",
-            parameters=[params_file, model],
+            # All nodes share this machine: captions only in processor time that nobody else wants.
+            parameters=[params_file, model, {"background": True}],
             remappings=[motion],
             output="screen",
         ),

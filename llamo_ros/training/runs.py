@@ -184,8 +184,8 @@ def load_start(module: torch.nn.Module, run: Path, command: str) -> None:
     load_tensors(module, tensors, run, complete=True)
 
 
-def record_of(run: Path) -> dict[str, Any]:
-    """``run.json`` of a run folder.
+def record_of(run: Path, command: str = "llamo train") -> dict[str, Any]:
+    """``run.json`` of a run folder; ``command`` is what makes such a run.
 
     Raises:
         CheckpointError: it is missing or damaged.
@@ -196,7 +196,7 @@ def record_of(run: Path) -> dict[str, Any]:
             raise KeyError("stage, preset or licence_set")
         return record
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{run} is not a training run ({error!r}). Make one with `llamo train`.") from error
+        raise CheckpointError(f"{run} is not a training run ({error!r}). Make one with `{command}`.") from error
 
 
 def best_of(run: Path, command: str) -> dict[str, Any]:

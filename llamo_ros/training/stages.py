@@ -210,7 +210,7 @@ def export(motion_run: Path, out: Path, name: str, decoder_run: Path | None = No
     Raises:
         CheckpointError: a run is missing, incomplete or of another stage or VAE, or the folder cannot be written.
     """
-    record = record_of(motion_run)
+    record = record_of(motion_run, TRAIN_MOTION)
     if record["stage"] != "motion":
         raise CheckpointError(
             f"{motion_run} is a run of stage {record['stage']}; a checkpoint is made from a motion run."

@@ -200,7 +200,7 @@ def test_missing_inputs_are_named(runs: Path, packed_folder: Path, source_folder
         train_text(stage_settings(packed_folder, tmp_path / "text"), tmp_path)
     with pytest.raises(CheckpointError, match="llamo train vae"):
         train_motion(stage_settings(packed_folder, tmp_path / "motion"), tmp_path / "vae", runs / "text")
-    with pytest.raises(CheckpointError, match="Make one with `llamo train`"):
+    with pytest.raises(CheckpointError, match="Make one with `llamo train motion`"):
         export(tmp_path / "nothing", tmp_path / "checkpoint", "x")
     with pytest.raises(CheckpointError, match="stage vae"):
         export(runs / "vae", tmp_path / "checkpoint", "x")
