@@ -53,7 +53,7 @@ def measure(checkpoint: str, seconds: float, robot: str) -> dict[str, float | in
         remapping = {"human_motion": "/motion_generator/human_motion"}
         try:
             programs.start("motion_generator", {"checkpoint": checkpoint}, {})
-            programs.start("motion_captioner", {"checkpoint": checkpoint, "background": True}, remapping)
+            programs.start("motion_captioner", {"checkpoint": checkpoint}, remapping)
             programs.start("pose_publisher", {"robot": robot}, remapping)
             rclpy.init(context=context, domain_id=int(domain["ROS_DOMAIN_ID"]))
             node = Node("streaming_benchmark", context=context)

@@ -85,8 +85,7 @@ def generate_launch_description() -> LaunchDescription:
             package="llamo_ros",
             executable="motion_captioner",
             name="motion_captioner",
-            # All nodes share this machine: captions only in processor time that nobody else wants.
-            parameters=[params_file, model, {"background": True}],
+            parameters=[params_file, model],
             remappings=[motion],
             output="screen",
         ),

@@ -124,7 +124,7 @@ def _record(
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = domain["ROS_AUTOMATIC_DISCOVERY_RANGE"]
     try:
         programs.start("motion_generator", model, {})
-        programs.start("motion_captioner", model | {"background": True}, remapping)
+        programs.start("motion_captioner", model, remapping)
         programs.start("pose_publisher", {"robot": robot}, remapping)
         rclpy.init(context=context, domain_id=int(domain["ROS_DOMAIN_ID"]))
         node = Node("demo", context=context)

@@ -42,8 +42,6 @@ class MotionCaptionerNode(Closable):
     def __init__(self, load: Callable[[], Captioner] | None = None) -> None:
         super().__init__("motion_captioner")
         values = declare(self, CAPTIONER)
-        if values["background"]:  # for this thread and those that it starts; what receives messages is not held up
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         self._windows = CaptionWindows(values["interval"], values["silence"])
         self._lock = threading.Lock()
         self._told: dict[tuple[str, str], str] = {}  # last provisional caption of each stream and person

@@ -175,12 +175,6 @@ CAPTIONER = (
         bounds=(0.0, 60.0),
     ),
     Parameter("silence", 1.0, "A stream that stays away this long has ended.", unit="s", bounds=(0.1, 60.0)),
-    Parameter(
-        "background",
-        False,
-        "Caption only in processor time that no other program wants, so that captions delay no pose. "
-        "On a machine without any to spare there are then no captions.",
-    ),
 )
 
 

@@ -303,16 +303,6 @@ def test_send_text_waits_for_the_generator_and_is_heard(chain: Chain) -> None:
     chain.wait(lambda: chain.poses.messages, "poses")
 
 
-def test_a_captioner_in_the_background_takes_only_processor_time_that_nobody_wants(
-    graph, tiny_checkpoint: Path
-) -> None:
-    plain = graph.start("motion_captioner", checkpoint=tiny_checkpoint)
-    background = graph.start("motion_captioner", checkpoint=tiny_checkpoint, background=True)
-    graph.wait(lambda: graph.node.count_publishers("/motion_captioner/caption") == 2, "two captioners")
-    assert os.sched_getscheduler(plain.pid) == os.SCHED_OTHER
-    assert os.sched_getscheduler(background.pid) == os.SCHED_IDLE
-
-
 def test_a_signal_ends_every_program_within_two_seconds_with_code_0(graph, tiny_checkpoint: Path) -> None:
     signals = {
         graph.start("motion_generator", checkpoint=tiny_checkpoint): signal.SIGINT,
