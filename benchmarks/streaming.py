@@ -43,7 +43,7 @@ TEXTS = (
 STARTUP_LIMIT = 90.0  # [s]
 
 
-def measure(checkpoint: str, seconds: float, robot: str) -> dict[str, float | int | str | bool]:
+def measure(checkpoint: str, seconds: float, robot: str, realtime_priority: int) -> dict[str, float | int | str | bool]:
     """Play ``seconds`` of motion and count what arrives."""
     domain = private_domain()
     os.environ.update(domain)
@@ -54,7 +54,8 @@ def measure(checkpoint: str, seconds: float, robot: str) -> dict[str, float | in
         try:
             programs.start("motion_generator", {"checkpoint": checkpoint}, {})
             programs.start("motion_captioner", {"checkpoint": checkpoint}, remapping)
-            programs.start("pose_publisher", {"robot": robot}, remapping)
+            publishing = {"robot": robot, "realtime_priority": realtime_priority}
+            programs.start("pose_publisher", publishing, remapping)
             rclpy.init(context=context, domain_id=int(domain["ROS_DOMAIN_ID"]))
             node = Node("streaming_benchmark", context=context)
             executor = SingleThreadedExecutor(context=context)
@@ -88,10 +89,10 @@ def measure(checkpoint: str, seconds: float, robot: str) -> dict[str, float | in
         finally:
             rclpy.try_shutdown(context=context)
             programs.end()
-    return summary(recorder, asked, least, checkpoint)
+    return {"checkpoint": checkpoint, "realtime_priority": realtime_priority, **summary(recorder, asked, least)}
 
 
-def summary(recorder: Recorder, asked: float, least: float, checkpoint: str) -> dict[str, float | int | str | bool]:
+def summary(recorder: Recorder, asked: float, least: float) -> dict[str, float | int | str | bool]:
     """The numbers of one run, up to the last frame of motion."""
     messages = list(recorder.poses.messages.values())
     last = max(k for k, message in enumerate(messages) if message.prompt_id)
@@ -102,7 +103,6 @@ def summary(recorder: Recorder, asked: float, least: float, checkpoint: str) -> 
     steps = np.diff([message.start_index for message in messages])
     errors, late = (np.abs(np.diff(moments) - 1 / FRAME_RATE) * 1000 for moments in (times, callbacks))
     result = {
-        "checkpoint": checkpoint,
         "machine": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
@@ -121,6 +121,7 @@ def summary(recorder: Recorder, asked: float, least: float, checkpoint: str) -> 
         "holds": sum(not message.prompt_id for message in messages),
         "least_buffer_s": round(least, 3),
         "underruns": int(recorder.reading("pose_publisher", "underruns")),
+        "handed_in_late": int(recorder.reading("pose_publisher", "poses handed in late")),
     }
     result["passes"] = (
         result["lost"] == result["doubled"] == result["holds"] == 0
@@ -137,10 +138,13 @@ def main() -> int:
     parser.add_argument("--checkpoint", default="llamo-mini", help="model or checkpoint folder (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60.0, help="motion to play, [s] (default: %(default)s)")
     parser.add_argument("--robot", default="unitree_g1", help="robot profile (default: %(default)s)")
+    parser.add_argument(
+        "--realtime-priority", type=int, default=20, help="of sending poses; 0: none (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, help="write the numbers as JSON")
     options = parser.parse_args()
     try:
-        result = measure(options.checkpoint, options.seconds, options.robot)
+        result = measure(options.checkpoint, options.seconds, options.robot, options.realtime_priority)
     except LlamoError as error:
         print(f"The benchmark failed: {error}", file=sys.stderr)
         return 1

@@ -2,13 +2,6 @@
 #   void register_<operation>(pybind11::module_& m);
 # and the module that calls them all is generated here, so that a new folder needs no edit anywhere else.
 function(llamo_add_kernels)
-  find_package(Threads REQUIRED)
-  set(PYTHON_EXECUTABLE "${Python3_EXECUTABLE}")
-  find_package(pybind11_vendor QUIET)  # a ROS 2 installation brings pybind11 so, pip as a Python package
-  execute_process(COMMAND "${Python3_EXECUTABLE}" -m pybind11 --cmakedir
-    OUTPUT_VARIABLE pybind11_directory OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
-  find_package(pybind11 CONFIG REQUIRED HINTS "${pybind11_directory}")
-
   file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/kernels/*/cpu_kernel.cpp")
   set(KERNEL_DECLARATIONS "")
   set(KERNEL_REGISTRATIONS "")

@@ -151,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the node."""
     # A caption may come late, a frame may not: where processor time is short, the other nodes go first.
     os.nice(10)
-    return run_node("motion_captioner", MotionCaptionerNode, arguments)
+    return run_node("motion_captioner", MotionCaptionerNode, arguments, time_slice=0.02)
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the node."""
     # Generation runs seconds ahead of playback; where processor time is short, poses go first.
     os.nice(2)
-    return run_node("motion_generator", MotionGeneratorNode, arguments)
+    return run_node("motion_generator", MotionGeneratorNode, arguments, time_slice=0.02)
 
 
 if __name__ == "__main__":

@@ -159,6 +159,13 @@ PUBLISHER = (
         False,
         "Wait for the robot's joint states on `joint_states` and start there; false starts at its standing posture.",
     ),
+    Parameter(
+        "realtime_priority",
+        20,
+        "SCHED_FIFO priority of the thread that sends ~/human_pose, which sleeps nearly always; 0 asks for none. "
+        "Without the permission it gets short time slices.",
+        bounds=(0, 99),
+    ),
     Parameter("reference_dt", 0.02, "Time between frames of ~/reference.", unit="s", bounds=(0.001, 0.1)),
     Parameter("look_ahead", 0.2, "Time that ~/reference looks ahead.", unit="s", bounds=(0.2, 1.0)),
 )

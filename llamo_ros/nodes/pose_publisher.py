@@ -29,6 +29,7 @@ from llamo_ros.nodes.conversions import (
     to_root_pose,
 )
 from llamo_ros.nodes.parameters import PUBLISHER, declare
+from llamo_ros.nodes.realtime import PunctualPublisher
 from llamo_ros.nodes.runtime import (
     LATCHED_QOS,
     OK,
@@ -51,10 +52,11 @@ _MODES = {
     PlayMode.BLEND: MotionReference.BLEND,
     PlayMode.HOLD: MotionReference.HOLD,
 }
-# [s] before its deadline a frame is taken and its human pose made into a message. An emergency stop that comes in
-# between keeps the robot's part back, and braking begins with the next frame: 41 ms after the stop at the latest, plus
-# what the machine adds.
+# [s] before its deadline a frame is taken and its human pose handed in; [s] after it the robot's part is made and sent,
+# so that whoever receives the pose finds a free core. An emergency stop that comes in between keeps the robot's part
+# back, and braking begins with the next frame: 45 ms after the stop at the latest, plus what the machine adds.
 _READY_BEFORE = 0.008
+_ROBOT_AFTER = 0.003
 _LONGEST_CATCH_UP = 1.0  # [s]; after a longer pause of the whole process, time goes on from now instead of in a rush
 _LONGEST_BRAKING = 60  # frames; after these the robot rests at the end of the last trajectory that was published
 
@@ -81,11 +83,12 @@ class PosePublisherNode(Closable):
         self._published = self._reference_count = 0
         self._last_reference: ReferenceWindow | None = None
         self._rejected = 0
-        self._largest_lateness = 0.0  # [s], since the last diagnostics
         self._estop_is_pressed = False
         self._throttle = Throttle()
 
-        self._human_pose = self.create_publisher(HumanMotion, "~/human_pose", STREAM_QOS)
+        self._human_pose = PunctualPublisher(
+            self.create_publisher(HumanMotion, "~/human_pose", STREAM_QOS), values["realtime_priority"]
+        )
         self._joint_trajectory = self.create_publisher(JointTrajectory, "~/joint_trajectory", 10)
         self._joint_states = self.create_publisher(JointState, "~/joint_states", STREAM_QOS)
         self._root_pose = self.create_publisher(PoseStamped, "~/root_pose", STREAM_QOS)
@@ -111,7 +114,8 @@ class PosePublisherNode(Closable):
             thread.start()
         self.get_logger().info(
             f"plays motion on {self._robot.name} with {len(self._robot.joint_names)} joints. "
-            "It is a kinematic reference, not a balance controller."
+            "It is a kinematic reference, not a balance controller. "
+            f"Poses are sent with {self._human_pose.scheduling}."
         )
 
     def close(self) -> bool:
@@ -120,6 +124,7 @@ class PosePublisherNode(Closable):
         self._is_due.set()
         for thread in self._threads:
             thread.join(1.0)
+        self._human_pose.close()
         return not any(thread.is_alive() for thread in self._threads)
 
     # --- callbacks --------------------------------------------------------------------------------------------------
@@ -196,7 +201,7 @@ class PosePublisherNode(Closable):
                 self._throttle(self.get_logger().error, f"holding: {type(error).__name__}: {error}")
 
     def _play(self) -> None:
-        """Play a frame at each deadline; its human pose is ready by then, so that only sending is left to do."""
+        """Play a frame at each deadline; its human pose is handed in before, so that only sending is left to do."""
         period = 1.0 / FRAME_RATE
         beats = Metronome(period, _READY_BEFORE, _LONGEST_CATCH_UP, _LONGEST_BRAKING)
         first_ns: int | None = None  # time of frame 0 of the time line
@@ -211,6 +216,9 @@ class PosePublisherNode(Closable):
                         first_ns = due_ns - since_first
                     self._publish(frame, first_ns + since_first, beats)
                 self._is_due.set()
+                problem = self._human_pose.take_error()
+                if problem:
+                    self._throttle(self.get_logger().error, f"a pose was not published: {problem}")
             except Exception as error:  # playback must go on
                 self._player.repeat_window()  # what was not sent now may be news of braking
                 self._throttle(self.get_logger().error, f"a frame was not published: {type(error).__name__}: {error}")
@@ -224,7 +232,7 @@ class PosePublisherNode(Closable):
                 self.get_logger().warning(f"playback stood still for {stall.late:.1f} s; time goes on from now")
 
     def _publish(self, frame: PlayerFrame, stamp_ns: int, beats: Metronome) -> None:
-        """Publish one moment: the human pose at its deadline, since its period is what is promised, then the robot.
+        """Publish one moment: the human pose at its deadline, since its period is what is promised, and the robot.
 
         What came between is not overridden: after an emergency stop, or a stall, no older command goes out. The next
         frame then carries the braking.
@@ -240,11 +248,10 @@ class PosePublisherNode(Closable):
             text=human.text,
             prompt_id=human.prompt_id,
         )
-        beats.wait()
+        self._human_pose.publish_at(human_pose, beats.deadline, _LONGEST_CATCH_UP)
+        beats.wait(_ROBOT_AFTER)
         if beats.has_stalled:
             return
-        self._human_pose.publish(human_pose)
-        self._largest_lateness = max(self._largest_lateness, -beats.left)
         if self._player.is_stopped and not frame.is_stopped:
             return
         if frame.is_new:
@@ -279,7 +286,6 @@ class PosePublisherNode(Closable):
 
     def _status(self) -> tuple[bytes, str, dict[str, object]]:
         counters, counts = self._player.buffer.counters, self._player.robot.shaper.counts
-        lateness, self._largest_lateness = self._largest_lateness, 0.0
         values = {
             "buffer depth [frames]": self._player.depth,
             "frames waiting": self._player.buffer.waiting,
@@ -294,7 +300,8 @@ class PosePublisherNode(Closable):
             "acceleration clamps": counts.acceleration_clamps,
             "emergency stops": counts.stops,
             "frames without a plan": self._player.late_frames,
-            "largest lateness [s]": lateness,
+            "poses handed in late": self._human_pose.handed_in_late,
+            "largest lateness [s]": self._human_pose.take_lateness(),
         }
         if self._player.is_stopped:
             return WARN, "emergency stop; call ~/reset to go on", values
@@ -313,7 +320,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the node."""
     # Planning must not keep the interpreter for Python's usual 5 ms when the playback thread wants it.
     sys.setswitchinterval(0.0005)
-    return run_node("pose_publisher", PosePublisherNode, arguments)
+    return run_node("pose_publisher", PosePublisherNode, arguments, time_slice=0.005)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
 from llamo_ros.core.errors import LlamoError
+from llamo_ros.nodes.realtime import set_time_slice
 
 # No frame is lost to a subscriber that is busy for three seconds: 100 frames of ~/human_pose.
 STREAM_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
@@ -39,7 +40,7 @@ class Closable(Node):
         return True
 
 
-def run_node(name: str, make: Callable[[], Closable], arguments: list[str] | None = None) -> int:
+def run_node(name: str, make: Callable[[], Closable], arguments: list[str] | None, time_slice: float) -> int:
     """Run a node until SIGINT, SIGTERM or its own ``exit_code``.
 
     An error in a callback is logged and the node goes on. A signal ends the program within a second, with code 0.
@@ -48,10 +49,13 @@ def run_node(name: str, make: Callable[[], Closable], arguments: list[str] | Non
         name: Name for messages before the node is there.
         make: Makes the node.
         arguments: Command line; None takes the program's.
+        time_slice: Where the system knows such a thing, a program that wakes up has the core at once if its time slices
+            are shorter than those of the one that computes there, [s]. A controller or a driver should have it.
 
     Returns:
         Exit code: 0 after a signal, 1 after an error at start-up.
     """
+    set_time_slice(time_slice)
     is_asked_to_end = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: is_asked_to_end.set())

@@ -77,9 +77,9 @@ class Metronome:
         """Sleep until shortly before the deadline."""
         self._sleep_until(self.deadline - self._lead)
 
-    def wait(self) -> None:
-        """Sleep until the deadline."""
-        self._sleep_until(self.deadline)
+    def wait(self, after: float = 0.0) -> None:
+        """Sleep until the deadline, or so long after it, [s]."""
+        self._sleep_until(self.deadline + after)
 
     def next_beat(self) -> Stall | None:
         """On to the next deadline; tells of a stall, after which the deadlines have moved."""

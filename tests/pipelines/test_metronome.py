@@ -41,6 +41,15 @@ def test_beats_come_at_their_deadlines_whatever_the_work_between_takes(clock: Cl
     assert times == pytest.approx([100.0, 100.1, 100.2, 100.3, 100.4])
 
 
+def test_what_follows_a_beat_is_waited_for_and_does_not_shift_the_next(clock: Clock) -> None:
+    beats = metronome(clock)
+    beats.wait(0.03)
+    assert clock.now == pytest.approx(100.03)
+    beats.next_beat()
+    beats.wait()
+    assert clock.now == pytest.approx(100.1)
+
+
 def test_a_short_delay_is_caught_up_and_does_not_shift_the_beats(clock: Clock) -> None:
     beats, times = metronome(clock), []
     for work in (0.35, 0.0, 0.0, 0.0, 0.0):
