@@ -206,22 +206,29 @@ def _start_option(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
+def _number(text: str, kind: Callable[[str], float]) -> float | None:
+    try:
+        return kind(text)
+    except ValueError:
+        return None
+
+
 def _positive(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    value = _number(text, float)
+    if value is None or not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return value
 
 
 def _whole(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to 2^63 - 1")
+    value = _number(text, int)
+    if value is None or not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^63 - 1")
     return value
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if not 0 < value < 2**31:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
+    value = _number(text, int)
+    if value is None or not 0 < value < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return value

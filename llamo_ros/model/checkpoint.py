@@ -87,6 +87,8 @@ def read_config(folder: Path) -> tuple[LlamoConfig, dict[str, str]]:
         CheckpointError: config.json is missing, damaged or of another version.
     """
     path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is no checkpoint: it has no config.json. Copy the whole folder.")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         version = data["format_version"]
@@ -115,6 +117,12 @@ def load_checkpoint(name_or_folder: str | Path, device: str = "cpu") -> tuple[Ll
         wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         detail = ", ".join(f"{n}: {found.get(n, 'missing')} instead of {expected.get(n, 'none')}" for n in wrong[:3])
         raise CheckpointError(f"{folder} does not fit its config.json in {len(wrong)} tensors ({detail}).")
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise CheckpointError(
+            f"{folder} is damaged: {broken[0]} and {len(broken) - 1} other tensors hold NaN or infinite values; "
+            "copy the checkpoint again."
+        )
     with torch.device(device):
         model = Llamo(config)
     model.load_state_dict({name: tensor.to(device, torch.float32) for name, tensor in tensors.items()})

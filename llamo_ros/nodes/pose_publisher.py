@@ -21,6 +21,7 @@ from llamo_ros.msg import HumanMotion, MotionReference
 from llamo_ros.nodes.conversions import (
     from_human_motion,
     from_joint_state,
+    from_time,
     to_human_motion,
     to_joint_state,
     to_joint_trajectory,
@@ -43,7 +44,7 @@ from llamo_ros.nodes.runtime import (
 from llamo_ros.pipelines.metronome import Metronome
 from llamo_ros.pipelines.motion_to_robot import MotionToRobot
 from llamo_ros.pipelines.playback import PlaybackBuffer, PlayMode, StreamChunk
-from llamo_ros.pipelines.player import Player, PlayerFrame
+from llamo_ros.pipelines.player import Player, PlayerFrame, frames_reached
 from llamo_ros.pipelines.reference_window import ReferenceWindow, agree, reference_window
 from llamo_ros.retarget.profile import load_robot
 
@@ -54,7 +55,8 @@ _MODES = {
 }
 # [s] before its deadline a frame is taken and its human pose handed in; [s] after it the robot's part is made and sent,
 # so that whoever receives the pose finds a free core. An emergency stop that comes in between keeps the robot's part
-# back, and braking begins with the next frame: 45 ms after the stop at the latest, plus what the machine adds.
+# back. The next frame carries the braking, which begins behind what the robot has reached by then: 41 to 75 ms after
+# the stop, plus what the machine adds.
 _READY_BEFORE = 0.008
 _ROBOT_AFTER = 0.003
 _LONGEST_CATCH_UP = 1.0  # [s]; after a longer pause of the whole process, time goes on from now instead of in a rush
@@ -84,7 +86,8 @@ class PosePublisherNode(Closable):
         self._last_reference: ReferenceWindow | None = None
         self._rejected = 0
         self._estop_is_pressed = False
-        self._throttle = Throttle()
+        self._motion_log, self._posture_log, self._playback_log = Throttle(), Throttle(), Throttle()
+        self._posture_problem = ""
 
         self._human_pose = PunctualPublisher(
             self.create_publisher(HumanMotion, "~/human_pose", STREAM_QOS), values["realtime_priority"]
@@ -133,6 +136,7 @@ class PosePublisherNode(Closable):
         # A message without a stream id is a stream of its own.
         is_alone = not message.stream_id
         try:
+            self._player.check_size(len(message.root_positions) // 3)  # before the work of reading so many
             self._player.push(
                 StreamChunk(
                     stream_id=message.stream_id or uuid.uuid4().hex,
@@ -146,15 +150,19 @@ class PosePublisherNode(Closable):
             )
         except LlamoError as error:
             self._rejected += 1
-            self._throttle(self.get_logger().error, f"motion is rejected: {error}")
+            self._motion_log(self.get_logger().error, f"motion is rejected: {error}")
 
     def _on_joint_state(self, message: JointState) -> None:
-        if self._player.robot.has_started:
-            return
+        if self._player.robot.has_started or not set(message.name) & set(self._robot.joint_names):
+            return  # a gripper or a camera may publish there too
+        stamp_ns = from_time(message.header.stamp)
+        age = (self.get_clock().now().nanoseconds - stamp_ns) / 1e9 if stamp_ns else 0.0
         try:
-            self._player.set_posture(from_joint_state(message, self._robot.joint_names))
+            self._player.set_posture(from_joint_state(message, self._robot.joint_names), age)
+            self._posture_problem = ""
         except LlamoError as error:
-            self._throttle(self.get_logger().error, f"the robot's posture is not usable: {error}")
+            self._posture_problem = str(error)
+            self._posture_log(self.get_logger().error, f"the robot's posture is not usable: {error}")
 
     def _on_estop(self, message: Bool) -> None:
         self._estop_is_pressed = message.data
@@ -196,9 +204,9 @@ class PosePublisherNode(Closable):
             try:
                 self._player.plan_ahead()
             except LlamoError as error:
-                self._throttle(self.get_logger().error, f"holding: {error}")
+                self._playback_log(self.get_logger().error, f"holding: {error}")
             except Exception as error:  # planning must go on; until then the robot brakes and holds
-                self._throttle(self.get_logger().error, f"holding: {type(error).__name__}: {error}")
+                self._playback_log(self.get_logger().error, f"holding: {type(error).__name__}: {error}")
 
     def _play(self) -> None:
         """Play a frame at each deadline; its human pose is handed in before, so that only sending is left to do."""
@@ -208,7 +216,7 @@ class PosePublisherNode(Closable):
         while not self._is_closing.is_set():
             beats.get_ready()
             try:
-                frame = self._player.advance()
+                frame = self._player.advance(frames_reached(max(-beats.left, 0.0) + _ROBOT_AFTER))
                 if frame is not None:
                     since_first = _nanoseconds(frame.human.index * period)
                     if first_ns is None:
@@ -218,10 +226,12 @@ class PosePublisherNode(Closable):
                 self._is_due.set()
                 problem = self._human_pose.take_error()
                 if problem:
-                    self._throttle(self.get_logger().error, f"a pose was not published: {problem}")
+                    self._playback_log(self.get_logger().error, f"a pose was not published: {problem}")
             except Exception as error:  # playback must go on
                 self._player.repeat_window()  # what was not sent now may be news of braking
-                self._throttle(self.get_logger().error, f"a frame was not published: {type(error).__name__}: {error}")
+                self._playback_log(
+                    self.get_logger().error, f"a frame was not published: {type(error).__name__}: {error}"
+                )
             beats.wait()
             stall = beats.next_beat()
             if stall is not None:
@@ -234,8 +244,8 @@ class PosePublisherNode(Closable):
     def _publish(self, frame: PlayerFrame, stamp_ns: int, beats: Metronome) -> None:
         """Publish one moment: the human pose at its deadline, since its period is what is promised, and the robot.
 
-        What came between is not overridden: after an emergency stop, or a stall, no older command goes out. The next
-        frame then carries the braking.
+        What came between is not overridden: after an emergency stop, or a delay in which the robot has gone elsewhere,
+        no older command goes out. The next frame then goes on from there.
         """
         human, window = frame.human, frame.robot
         clip = MotionClip(human.rotations[None], human.root_position[None])
@@ -254,8 +264,12 @@ class PosePublisherNode(Closable):
             return
         if self._player.is_stopped and not frame.is_stopped:
             return
+        if not self._player.may_send(frame, frames_reached(-beats.left)):
+            self._player.repeat_window()
+            return
         if frame.is_new:
             self._joint_trajectory.publish(to_joint_trajectory(window, stamp_ns))
+        self._player.sent(frame)
         self._joint_states.publish(to_joint_state(window, stamp_ns))
         self._root_pose.publish(to_root_pose(window, stamp_ns, self._frame_id))
         self._reference.publish(self._next_reference(frame, stamp_ns))
@@ -300,13 +314,15 @@ class PosePublisherNode(Closable):
             "acceleration clamps": counts.acceleration_clamps,
             "emergency stops": counts.stops,
             "frames without a plan": self._player.late_frames,
+            "recalls": self._player.recalls,
             "poses handed in late": self._human_pose.handed_in_late,
             "largest lateness [s]": self._human_pose.take_lateness(),
         }
         if self._player.is_stopped:
             return WARN, "emergency stop; call ~/reset to go on", values
         if self._player.is_waiting_for_posture:
-            return WARN, "waiting for the robot's joint states", values
+            problem = self._posture_problem
+            return WARN, problem or "waiting for the robot's joint states", values
         if self._player.buffer.paused:
             return OK, "paused", values
         return OK, "playing" if self._player.depth else "holding" if self._published else "waiting for motion", values

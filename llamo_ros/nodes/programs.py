@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llamo_ros.core.errors import LlamoError
+from llamo_ros.nodes.runtime import PARENT
 
 _PATIENCE = 5.0  # [s]; a node ends within 2 s
 
@@ -40,7 +41,8 @@ class NodePrograms:
         self._log_folder = log_folder
         log_folder.mkdir(parents=True, exist_ok=True)
         # One thread each: the programs share the machine, and PyTorch in each would take all of it.
-        self._environment = {"OMP_NUM_THREADS": "1", **os.environ, **environment}
+        # And none outlives this process, even if it is killed.
+        self._environment = {"OMP_NUM_THREADS": "1", **os.environ, **environment, PARENT: str(os.getpid())}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, parameters: Mapping[str, object], remappings: Mapping[str, str]) -> None:

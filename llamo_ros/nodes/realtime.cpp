@@ -1,5 +1,5 @@
-// What Python cannot do in time: publish serialized messages at absolute times from a thread of its own, and say how
-// long a thread may keep a core.
+// What Python cannot do: publish serialized messages at absolute times from a thread of its own, say how long a thread
+// may keep a core, and end with whoever started the process.
 //
 // A Python thread that wakes up for its deadline must get hold of the interpreter first, and whoever holds that may
 // itself be waiting for a core. Here everything is ready before the deadline, so that only rcl_publish is left to do.
@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
+#include <csignal>
 #include <cstdint>
 #include <deque>
 #include <mutex>
@@ -62,6 +63,9 @@ bool set_time_slice(std::int64_t nanoseconds) {
 
 constexpr std::int64_t kShortestSlice = 100'000;  // [ns], the least that Linux takes
 
+// SIGTERM to this process as soon as the thread that started it ends, however that happens.
+void end_with_parent() { prctl(PR_SET_PDEATHSIG, static_cast<unsigned long>(SIGTERM), 0UL, 0UL, 0UL); }
+
 // The best that the system grants to the calling thread.
 std::string become_punctual(int priority) {
   prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);
@@ -75,6 +79,7 @@ std::string become_punctual(int priority) {
 }
 #else
 bool set_time_slice(std::int64_t) { return false; }
+void end_with_parent() {}
 std::string become_punctual(int) { return "ordinary scheduling"; }
 #endif
 
@@ -198,6 +203,7 @@ class PunctualPublisher {
 PYBIND11_MODULE(_realtime, m) {
   using Unlocked = py::call_guard<py::gil_scoped_release>;
   m.doc() = "Use llamo_ros.nodes.realtime, which keeps the publisher alive meanwhile.";
+  m.def("end_with_parent", &end_with_parent);
   m.def("set_time_slice", &set_time_slice, py::arg("nanoseconds"));
   py::class_<PunctualPublisher>(m, "PunctualPublisher")
       .def(py::init<std::uintptr_t, int>(), py::arg("publisher"), py::arg("priority"), Unlocked())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 from rclpy.publisher import Publisher
 from rclpy.serialization import serialize_message
 
@@ -21,6 +24,17 @@ def set_time_slice(seconds: float) -> bool:
         Whether the system does that; Linux does from 6.12 on.
     """
     return _realtime.set_time_slice(_nanoseconds(seconds))
+
+
+def end_with(parent: int) -> None:
+    """End this process, by SIGTERM, when another one ends that started it, even if that is killed. Only on Linux.
+
+    Args:
+        parent: Its process id.
+    """
+    _realtime.end_with_parent()
+    if os.getppid() != parent:  # it has ended already
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class PunctualPublisher:

@@ -20,11 +20,13 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
 from llamo_ros.core.errors import LlamoError
-from llamo_ros.nodes.realtime import set_time_slice
+from llamo_ros.nodes.realtime import end_with, set_time_slice
 
 # No frame is lost to a subscriber that is busy for three seconds: 100 frames of ~/human_pose.
 STREAM_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+PARENT = "LLAMO_ENDS_WITH"  # environment variable: id of the process that a program ends with
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 Result = TypeVar("Result")
@@ -59,6 +61,8 @@ def run_node(name: str, make: Callable[[], Closable], arguments: list[str] | Non
     is_asked_to_end = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: is_asked_to_end.set())
+    if PARENT in os.environ:
+        end_with(int(os.environ[PARENT]))
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     node, code, has_ended = None, 0, True
     try:

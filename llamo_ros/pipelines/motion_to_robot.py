@@ -47,6 +47,10 @@ class RobotWindow:
     def __len__(self) -> int:
         return len(self.trajectory)
 
+    def positions_at(self, indices: NDArray[np.int64]) -> FloatArray:
+        """Joint positions, shape (N, J), [rad], at indices of the time line; before and behind it those of its ends."""
+        return self.trajectory.positions[np.clip(indices - self.index, 0, len(self) - 1)]
+
 
 @dataclass(frozen=True)
 class PreparedFrames:
@@ -66,8 +70,8 @@ class PreparedFrames:
 class MotionToRobot:
     """Retargets the frames of a time line to a robot and keeps the joints within its limits.
 
-    Frames come in order; what was planned is never changed, except by :meth:`stop`. Joints brake by themselves where
-    motion runs out; the root follows the human's braking.
+    Frames come in order; what was planned is never changed, except by :meth:`stop` and :meth:`follow`. Joints brake by
+    themselves where motion runs out; the root follows the human's braking.
 
     Args:
         robot: The robot.
@@ -178,11 +182,23 @@ class MotionToRobot:
         self.accept([PreparedFrames([replace(frame, mode=PlayMode.HOLD)])])
 
     def stop(self, index: int) -> None:
-        """Emergency stop: brake behind frame ``index``, the last one played, and hold until :meth:`reset`."""
+        """Emergency stop: brake behind frame ``index``, the last one to be kept, and hold until :meth:`reset`."""
         if self._first is None:
             return
         self._shaper.stop(index - self._first)
         self._roots = self._roots[: max(self.end_index - self._roots_first, 1)]
+
+    def follow(self, window: RobotWindow, index: int) -> None:
+        """Plan what a robot does up to frame ``index`` that has got nothing since an earlier window."""
+        self._shaper.follow(window.trajectory, index - (self._first or 0))
+        first = max(self._roots_first, window.index)
+        planned = self._roots[first - self._roots_first :]
+        self._roots = self._roots[: first - self._roots_first]
+        for k in range(index + 1 - first):
+            row = min(first + k - window.index, len(window) - 1)
+            mode, text = planned[k][3:] if k < len(planned) else (PlayMode.HOLD, "")
+            place = window.root_positions[row], window.root_quaternions[row], window.contacts[row]
+            self._roots.append((*place, mode, text))
 
     def reset(self) -> None:
         """Release an emergency stop; the next motion is blended in."""

@@ -24,6 +24,9 @@ from llamo_ros.pipelines.splicing import Splice, braked, fade_length
 FloatArray = NDArray[np.float64]
 
 SPLICE_MARGIN = 2  # frames that are still played as they are before anything changes
+# Frames of holding that are committed ahead: motion that goes on behind them must not change what a robot may have
+# reached when it hears of it, which is one frame behind the one that is sent, and one more where that is late.
+HOLD_AHEAD = 3
 MAX_BUFFERED = 1800  # frames; a minute of motion. A source that sends more has no pacing
 # Larger steps between two frames are refused. Of 81,458 frames of motion capture (600 clips drawn at random)
 # 0.04 % turn a joint further and the root never moves more than 0.16 m.
@@ -180,6 +183,19 @@ class PlaybackBuffer:
         """Whether playback is held by :meth:`pause`."""
         return self._paused
 
+    def check_size(self, frames: int) -> None:
+        """Whether so many more frames fit.
+
+        Raises:
+            MotionDataError: they do not; they are counted as a rejected chunk.
+        """
+        if self.depth + self.waiting + frames > MAX_BUFFERED:
+            self.counters.rejected_chunks += 1
+            raise MotionDataError(
+                f"{frames} frames do not fit: {MAX_BUFFERED} may wait to be played, and {self.depth + self.waiting} "
+                "do. Send motion at its own pace."
+            )
+
     def push(self, chunk: StreamChunk) -> None:
         """Take the next chunk of a stream.
 
@@ -229,13 +245,18 @@ class PlaybackBuffer:
     def commit(self, until: int) -> list[PlayedFrame]:
         """Frames that will be played for certain: those of motion before ``until`` that were not handed out yet.
 
-        Where motion has run out, the frames of braking and holding up to the next one to be played are among them.
+        Where motion has run out, ``HOLD_AHEAD`` frames of braking and holding are among them.
         """
-        stop = max(min(until, self._end), self._next + 1) if self._frames else self._committed
+        stop = max(min(until, self._end), self._next + HOLD_AHEAD) if self._frames else self._committed
         frames = [self._played(index) for index in range(max(self._committed, self._next), stop)]
         self._committed = max(self._committed, stop)
         self._check_for_end(self._committed)
         return frames
+
+    def recommit(self, index: int) -> None:
+        """Take the frames before ``index`` for handed out, and :meth:`commit` those from there on anew."""
+        self._committed = max(index, self._next)
+        self._check_for_end(self._committed)
 
     def pop(self) -> PlayedFrame | None:
         """The next frame; to be called 30 times a second. None before the first motion has begun."""
@@ -250,22 +271,22 @@ class PlaybackBuffer:
         self._begin_ready_streams()
         return frame
 
-    def stop(self, at_once: bool = False) -> None:
+    def stop(self, keep_until: int | None = None) -> None:
         """Drop what is not played yet, brake and hold. Streams in progress are ignored from now on.
 
         Args:
-            at_once: Brake from the frame that was played last; committed frames are dropped too.
+            keep_until: Frames from this index on are dropped even if they are committed; by default these are played.
         """
         for stream in [self._playing, *self._pending]:
             if stream is not None:
                 self._retired.append(stream.stream_id)
         self._playing = None
         self._pending.clear()
-        if at_once:
-            self._committed = self._next
-            self._cut(self._next)
-        else:
+        if keep_until is None:
             self._cut(self._next + SPLICE_MARGIN)
+        else:
+            self._committed = max(keep_until, self._next)
+            self._cut(self._committed)
 
     def clear(self) -> None:
         """Forget all motion, for as long as no frame was handed out. Streams in progress are ignored from now on.
@@ -328,10 +349,9 @@ class PlaybackBuffer:
         """The frames of a chunk that are new, if they can be played."""
         clip, problem = chunk.clip, ""
         new = clip.sliced(min(max(0, stream.expected - chunk.start_index), len(clip)))
+        self.check_size(len(new))
         if len(clip) and clip.frame_rate != FRAME_RATE:
             problem = f"has {clip.frame_rate:g} FPS, expected 30; resample it first"
-        elif self.depth + self.waiting + len(new) > MAX_BUFFERED:
-            problem = f"does not fit: {MAX_BUFFERED} frames are waiting to be played; send motion at its own pace"
         elif len(new):
             continues = stream.last is not None and chunk.start_index <= stream.expected
             both = concatenated([stream.last, new]) if continues else new

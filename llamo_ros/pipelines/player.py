@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from llamo_ros.core.errors import ParameterError
+from llamo_ros.core.errors import MotionDataError, ParameterError
+from llamo_ros.motion.skeleton import FRAME_RATE
 from llamo_ros.pipelines.motion_to_robot import MotionToRobot, PreparedFrames, RobotWindow
 from llamo_ros.pipelines.playback import PlaybackBuffer, PlayedFrame, PlayMode, StreamChunk
 
@@ -20,6 +21,13 @@ FloatArray = NDArray[np.float64]
 # the last one is not final. A new prompt takes over behind them.
 HORIZON = 12
 _BLOCK = 4  # the retargeter solves four frames at once
+_REACHED = 1  # the frame behind the one that is sent, if that is in time: the robot is on its way there
+_ON_THE_WAY = 0.005  # [s] from sending a frame until the robot follows it
+# Share of a frame from which on the next one counts as reached too: the way there is not free any more, since it
+# depends on the velocity at its end.
+_ON_ITS_PATH = 0.3
+_RECALL_MARGIN = 2  # frames; what is planned anew begins that much later, so that it can be sent before it is reached
+_SAME = 1e-9  # [rad]
 POSTURE_AGE = 0.5  # [s]; an older measured posture says where the robot was, not where it is
 
 
@@ -40,11 +48,20 @@ class PlayerFrame:
     is_new: bool
 
 
+def frames_reached(late: float) -> int:
+    """How many frames behind one the robot may have reached when it gets that one, sent so late, [s]."""
+    return _REACHED + int(max(0.0, late + _ON_THE_WAY) * FRAME_RATE + 1.0 - _ON_ITS_PATH)
+
+
 class Player:
     """Joins a :class:`PlaybackBuffer` and a :class:`MotionToRobot`. Every method may be called from any thread.
 
-    One thread calls :meth:`advance` 30 times a second and one, the same or another, calls :meth:`plan_ahead` after it;
-    others push motion. Retargeting holds no lock, so that neither playback nor an emergency stop waits for it.
+    One thread calls :meth:`advance` 30 times a second, sends the frame and calls :meth:`sent`; one, the same or
+    another, calls :meth:`plan_ahead` after it; others push motion. Retargeting holds no lock, so that neither playback
+    nor an emergency stop waits for it.
+
+    A robot goes on along the last window that it got, to rest at its end. Whatever happens here, such as a stop or a
+    stall of the whole process, the next window says the same about all that the robot may have reached by then.
 
     Args:
         buffer: Time line of human motion.
@@ -68,7 +85,8 @@ class Player:
         self._waits_for_posture = waits_for_posture
         self._is_new = False
         self._is_stopped = False
-        self._stops = 0
+        self._recalls = 0
+        self._sent: RobotWindow | None = None
         self.late_frames = 0  # played while the robot had to hold, because planning was late
 
     @property
@@ -86,6 +104,11 @@ class Player:
         """Frames of motion that are ready to be played."""
         return self.buffer.depth
 
+    def check_size(self, frames: int) -> None:
+        """Whether so many more frames fit; see :meth:`PlaybackBuffer.check_size`."""
+        with self._lock:
+            self.buffer.check_size(frames)
+
     def push(self, chunk: StreamChunk) -> None:
         """Take the next chunk of a stream; see :meth:`PlaybackBuffer.push`.
 
@@ -97,15 +120,37 @@ class Player:
             else:
                 self.buffer.push(chunk)
 
-    def set_posture(self, positions: FloatArray) -> None:
-        """Tell where the robot is before playback begins: measured joint positions, shape (J,), [rad].
+    def set_posture(self, positions: FloatArray, age: float = 0.0) -> None:
+        """Tell where the robot is before playback begins.
 
         It counts for ``POSTURE_AGE`` seconds; playback that waits for a posture waits for a fresh one.
+
+        Args:
+            positions: Measured joint positions, shape (J,), [rad].
+            age: How long ago that was, [s].
+
+        Raises:
+            MotionDataError: it was too long ago, or lies in the future; what was told before is forgotten.
         """
+        if not abs(age) <= POSTURE_AGE:
+            self._posture = None
+            raise MotionDataError(
+                f"the joint state was measured {age:.1f} s ago, expected at most {POSTURE_AGE:g} s. Check that the "
+                "clocks of robot and computer agree, and use_sim_time."
+            )
         self._posture, self._posture_time = np.array(positions, dtype=np.float64), self._clock()
 
-    def advance(self) -> PlayerFrame | None:
-        """Play the next frame. None while nothing is planned yet."""
+    @property
+    def recalls(self) -> int:
+        """How often planned frames were dropped: by emergency stops, or because the robot had gone elsewhere."""
+        return self._recalls
+
+    def advance(self, reached: int = _REACHED) -> PlayerFrame | None:
+        """Play the next frame. None while nothing is planned yet.
+
+        Args:
+            reached: How many frames further the robot may be when it gets this one; see :func:`frames_reached`.
+        """
         with self._lock:
             if not self.robot.has_planned:
                 return None
@@ -115,8 +160,29 @@ class Player:
                 self.robot.hold(human)
                 self.late_frames += 1
             window = self.robot.window(human.index)
+            until = human.index + reached
+            if not self._is_expected(window, until):
+                # The robot has passed the end of what was sent and brakes, or a stop recalled what it has reached.
+                self._recalls += 1
+                self.robot.follow(self._sent, until if self._is_stopped else until + _RECALL_MARGIN)
+                self.buffer.recommit(self.robot.end_index)
+                self._is_new = True
+                window = self.robot.window(human.index)
             is_new, self._is_new = self._is_new, False
             return PlayerFrame(human, window, self._is_stopped, is_new)
+
+    def may_send(self, frame: PlayerFrame, reached: int) -> bool:
+        """Whether a frame can still be sent, if the robot may be ``reached`` frames further when it gets it.
+
+        If not, it is left out, and the next call of :meth:`advance` starts from where the robot has gone.
+        """
+        with self._lock:
+            return self._is_expected(frame.robot, frame.human.index + reached)
+
+    def sent(self, frame: PlayerFrame) -> None:
+        """Note that the robot has been sent a frame's window, or needed none since it is not new."""
+        with self._lock:
+            self._sent = frame.robot
 
     def sit_out(self, frames: int) -> None:
         """Let time pass in which nothing was published: the robot has braked on the tail that its controller has.
@@ -160,26 +226,29 @@ class Player:
                 return False
             due, end = self.buffer.next_index, self.robot.end_index
             frames = self.buffer.commit(end + _BLOCK if end + _BLOCK <= due + HORIZON else end)
-            stops = self._stops
+            recalls = self._recalls
         if not frames:
             return False
         prepared = self.robot.prepare(frames)
         with self._lock:
-            if stops == self._stops:  # else an emergency stop has recalled these frames meanwhile
+            if recalls == self._recalls:  # else these frames have been recalled meanwhile
                 self._is_new = self._is_new or any(frame.mode is not PlayMode.HOLD for frame in frames)
                 self.robot.accept(prepared)
         return True
 
     def stop(self) -> None:
-        """Emergency stop: brake from where the robot is; nothing is played until :meth:`reset`."""
+        """Emergency stop: brake, and play nothing until :meth:`reset`.
+
+        The robot hears of it with the next frame, and brakes from the one behind that, which it has reached by then.
+        """
         with self._lock:
             self._is_stopped = True
-            self._stops += 1
+            self._recalls += 1
             if not self.robot.has_started:  # nothing moves yet, and nothing of what waits may begin
                 self.buffer.clear()
                 return
-            self.buffer.stop(at_once=True)
-            self.robot.stop(self.buffer.next_index - 1)
+            self.robot.stop(self.buffer.next_index + _REACHED)
+            self.buffer.stop(self.robot.end_index)
             self._is_new = True
             self.robot.accept([PreparedFrames(frames) for frames in [self.buffer.commit(0)] if frames])
 
@@ -198,6 +267,13 @@ class Player:
                 self.buffer.pause()
             else:
                 self.buffer.resume()
+
+    def _is_expected(self, window: RobotWindow, until: int) -> bool:
+        """Whether a window says of the frames up to ``until`` what the robot was sent last."""
+        if self._sent is None:
+            return True
+        indices = np.arange(window.index, until + 1)
+        return np.abs(window.positions_at(indices) - self._sent.positions_at(indices)).max() <= _SAME
 
     def _has_begun(self) -> bool:
         """Start the robot as soon as there is motion and, where it is needed, a posture to start from."""

@@ -27,6 +27,8 @@ FloatArray = NDArray[np.float64]
 BRAKE_FRAMES = 6  # 0.2 s: longer would carry the joints too far without a model, shorter looks like a jerk
 _SHORTEST_FADE = 8
 _LONGEST_FADE = 45
+_LONGEST_RISE = 300  # frames of a fade between roots at different heights
+_RISE_SPEED = 1.0  # [m/s] that a fade may add to the root's height
 _PEAK_OF_MIN_JERK = 1.875  # largest slope of the fade, per its length
 _LARGEST_TURN = 0.5  # [rad] per frame that braking continues at most
 
@@ -38,7 +40,7 @@ def fade_weights(count: int) -> FloatArray:
 
 
 def fade_length(old: MotionClip, new: MotionClip, speed_limit: float) -> int:
-    """Frames that a cross-fade between the first frames of two motions needs, 8 to 45.
+    """Frames that a cross-fade between the first frames of two motions needs, 8 to 45, or more to another height.
 
     Args:
         old: Motion that is left; its first frame counts.
@@ -46,8 +48,9 @@ def fade_length(old: MotionClip, new: MotionClip, speed_limit: float) -> int:
         speed_limit: Joint speed that the fade may add, [rad/s]; kept unless 1.5 s are too short for it.
     """
     apart = geodesic_angle(_split(old.sliced(0, 1))[1], _split(new.sliced(0, 1))[1]).max()
-    frames = np.ceil(_PEAK_OF_MIN_JERK * apart / speed_limit * FRAME_RATE)
-    return int(np.clip(frames, _SHORTEST_FADE, _LONGEST_FADE))
+    rise = abs(float(new.root_positions[0, 1] - old.root_positions[0, 1]))
+    turning, rising = np.ceil(_PEAK_OF_MIN_JERK * FRAME_RATE * np.array([apart / speed_limit, rise / _RISE_SPEED]))
+    return int(max(np.clip(turning, _SHORTEST_FADE, _LONGEST_FADE), min(rising, _LONGEST_RISE)))
 
 
 def braked(clip: MotionClip) -> MotionClip:

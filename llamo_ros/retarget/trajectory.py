@@ -213,6 +213,20 @@ class TrajectoryShaper:
         self._stopped = True
         self.counts.stops += 1
 
+    def follow(self, window: TrajectoryWindow, until_index: int) -> None:
+        """Plan what a controller does that has got nothing since this window: along it, then rest at its end.
+
+        Other frames that were planned in their place are forgotten, and all behind them. The next chunk is blended in.
+
+        Args:
+            window: An earlier window of this plan.
+            until_index: Last frame that is planned so.
+        """
+        first = max(self._plan_start, window.start_index)
+        rows = np.minimum(np.arange(first, until_index + 1) - window.start_index, len(window) - 1)
+        self._plan = self._plan[: first - self._plan_start] + list(window.positions[rows])
+        self._begin_blend(self._blend_frames)
+
     def reset(self) -> None:
         """Release an emergency stop. The robot stays where it is until a chunk comes, which is blended in."""
         self._stopped = False

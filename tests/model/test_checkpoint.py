@@ -55,6 +55,7 @@ def test_bfloat16_halves_the_weights_but_keeps_statistics_exact(
         "other size",
         "missing tokenizer",
         "bad tokenizer",
+        "overwritten shard",
     ],
 )
 def test_a_damaged_checkpoint_is_refused_with_a_sentence(folder: Path, damage: str) -> None:
@@ -80,6 +81,9 @@ def test_a_damaged_checkpoint_is_refused_with_a_sentence(folder: Path, damage: s
             (folder / "tokenizer.json").unlink()
         case "bad tokenizer":
             (folder / "tokenizer.json").write_text("{}")
+        case "overwritten shard":
+            content = shard.read_bytes()
+            shard.write_bytes(content[:-64] + b"\xff" * 64)
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(folder)
     assert str(folder) in str(caught.value)

@@ -56,21 +56,51 @@ def test_a_wrong_argument_is_told_before_anything_starts(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupting_the_demo_ends_every_program(number: int, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def started_demo(checkpoint: Path, folder: Path) -> subprocess.Popen[bytes]:
+    """A demo in a process of its own that has started its programs."""
     code = (
         "import sys; from pathlib import Path; from llamo_ros.nodes.demo import run_demo; "
-        f"sys.exit(run_demo('a person jumps', out_dir=Path({str(tmp_path)!r}), checkpoint={str(tiny_checkpoint)!r}))"
+        f"sys.exit(run_demo('a person jumps', out_dir=Path({str(folder)!r}), checkpoint={str(checkpoint)!r}))"
     )
     demo = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 20
-    while not (tmp_path / "logs" / "pose_publisher.log").exists() and time.monotonic() < deadline:
+    while not (folder / "logs" / "pose_publisher.log").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()
+    return demo
+
+
+def children_of(process: subprocess.Popen[bytes]) -> list[str]:
+    return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+
+
+def is_running(process_id: str) -> bool:
+    """Whether a process is there and not a zombie, which nobody may collect in a container."""
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupting_the_demo_ends_every_program(number: int, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    demo = started_demo(tiny_checkpoint, tmp_path)
+    children = children_of(demo)
     assert len(children) == 3
     demo.send_signal(number)
     assert demo.wait(10) == 130
     assert not any(os.path.exists(f"/proc/{child}") for child in children)
+
+
+def test_no_program_outlives_a_demo_that_is_killed(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    demo = started_demo(tiny_checkpoint, tmp_path)
+    children = children_of(demo)
+    assert len(children) == 3
+    demo.kill()
+    demo.wait()
+    deadline = time.monotonic() + 20
+    while any(is_running(child) for child in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(is_running(child) for child in children)
 
 
 def test_a_checkpoint_that_is_not_there_is_told_with_the_log(

@@ -257,7 +257,7 @@ def test_a_refused_chunk_of_a_new_stream_does_not_touch_streams_that_wait(walker
 
 def test_a_source_without_pacing_is_refused_before_memory_fills(walker) -> None:
     buffer, clip = PlaybackBuffer(), walker(600)
-    with pytest.raises(MotionDataError, match="are waiting to be played"):
+    with pytest.raises(MotionDataError, match="may wait to be played"):
         for number in range(4):
             buffer.push(StreamChunk(f"stream {number}", 0, clip, append=True))
     assert buffer.depth + buffer.waiting <= MAX_BUFFERED
@@ -279,6 +279,21 @@ def test_a_pause_brakes_and_resuming_plays_the_rest(walker, chunks) -> None:
     frames = played(buffer, 60)
     assert len([f for f in frames if f.mode is not PlayMode.HOLD]) == 60 - 12  # 10 played, 2 of margin
     np.testing.assert_array_equal(frames[2 + 47].rotations[1:], clip.rotations[-1, 1:])
+
+
+@pytest.mark.parametrize("height", [2.0, -0.8])
+def test_a_motion_at_another_height_is_reached_slowly(walker, chunks, height: float) -> None:
+    buffer, clip = PlaybackBuffer(), walker(60)
+    for chunk in chunks(clip, "a"):
+        buffer.push(chunk)
+    frames = played(buffer, 40)
+    above = MotionClip(walker(300).rotations, walker(300).root_positions + [0.0, height, 0.0])
+    for chunk in chunks(above, "b"):
+        buffer.push(chunk)
+    frames += played(buffer, 200)
+    steps = np.abs(np.diff(roots(frames)[:, 1]))
+    assert steps.max() < 1.5 / 30  # [m]; 1 m/s beside the motion's own
+    assert roots(frames)[-1, 1] == pytest.approx(above.root_positions[0, 1], abs=0.2)
 
 
 def test_an_hour_of_holding_costs_nothing(walker, chunks) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from llamo_ros.core.errors import MotionDataError, ParameterError
-from llamo_ros.pipelines.motion_to_robot import MotionToRobot
+from llamo_ros.pipelines.motion_to_robot import MotionToRobot, RobotWindow
 from llamo_ros.pipelines.playback import PlaybackBuffer, PlayMode
-from llamo_ros.pipelines.player import HORIZON, Player, PlayerFrame
+from llamo_ros.pipelines.player import HORIZON, Player, PlayerFrame, frames_reached
 from llamo_ros.pipelines.reference_window import agree, reference_window
 from llamo_ros.retarget.profile import Robot, load_robot
 
@@ -27,9 +27,10 @@ def run(player: Player, ticks: int) -> list[PlayerFrame]:
     frames = []
     for _ in range(ticks):
         frame = player.advance()
-        player.plan_ahead()
         if frame is not None:
+            player.sent(frame)
             frames.append(frame)
+        player.plan_ahead()
     return frames
 
 
@@ -122,9 +123,9 @@ def test_an_emergency_stop_takes_effect_in_the_next_frame(player, robot, walker,
     after = run(player, 30)
     assert after[0].human.index == frames[-1].human.index + 1
     assert after[0].is_stopped and after[0].is_new
-    assert {frame.human.mode for frame in after} == {PlayMode.HOLD}
+    assert {frame.human.mode for frame in after[2:]} == {PlayMode.HOLD}  # two frames have been reached by then
     assert_safe(frames + after, robot)
-    assert np.ptp(positions(after[12:]), axis=0).max() == 0.0
+    assert np.ptp(positions(after[14:]), axis=0).max() == 0.0
     # The trajectory that is published at the stop is the way to rest.
     tail = after[0].robot.trajectory.positions
     np.testing.assert_array_equal(positions(after)[: len(tail)], tail)
@@ -143,7 +144,7 @@ def test_motion_that_came_during_a_stop_is_never_played(player, robot, walker, c
     for chunk in second[8:]:
         player.push(chunk)
     frames += run(player, 20)
-    assert {frame.human.mode for frame in frames[20:]} == {PlayMode.HOLD}
+    assert {frame.human.mode for frame in frames[22:]} == {PlayMode.HOLD}
     for chunk in chunks(walker(60), "c"):
         player.push(chunk)
     frames += run(player, 60)
@@ -199,7 +200,7 @@ def test_a_stop_while_frames_are_being_retargeted_recalls_them(player, robot, wa
     player.robot.prepare = prepare_slowly
     after = run(player, 30)
     index = next(k for k, frame in enumerate(after) if frame.is_stopped)
-    assert {frame.human.mode for frame in after[index:]} == {PlayMode.HOLD}
+    assert {frame.human.mode for frame in after[index + 2 :]} == {PlayMode.HOLD}
     assert_safe(frames + after, robot)
 
 
@@ -230,6 +231,16 @@ def test_a_posture_that_was_measured_too_long_ago_is_not_started_from(robot, wal
     assert player.is_waiting_for_posture
     player.set_posture(robot.standing)
     assert len(run(player, 5)) > 0
+
+
+@pytest.mark.parametrize("age", [0.6, -0.6, 1e9, float("nan")])
+def test_a_posture_of_another_time_is_refused_and_forgets_the_one_before(robot, walker, chunks, age: float) -> None:
+    player = Player(PlaybackBuffer(), MotionToRobot(robot), waits_for_posture=True)
+    player.set_posture(robot.standing, age=0.1)
+    with pytest.raises(MotionDataError, match="measured .* ago, expected at most 0.5 s"):
+        player.set_posture(robot.standing, age=age)
+    feed(player, chunks(walker(60), "a"))
+    assert run(player, 5) == []
 
 
 @pytest.mark.parametrize("dt", [0.02, 1 / 30, 0.005])
@@ -290,3 +301,141 @@ def test_after_time_without_any_message_the_robot_goes_on_from_where_the_last_tr
     np.testing.assert_allclose(positions(after)[0], rest, atol=1e-9)
     assert max(np.abs(positions(after) - rest).max(axis=1)) > 0.05  # the rest of the motion is played
     assert_safe(after, robot)
+
+
+class Controller:
+    """A joint trajectory controller that takes each trajectory as soon as it comes. Times are in frames."""
+
+    def __init__(self) -> None:
+        self._windows: list[tuple[float, RobotWindow]] = []
+
+    def receive(self, time: float, window: RobotWindow) -> None:
+        self._windows.append((time, window))
+
+    def largest_step(self) -> float:
+        """Largest difference between two trajectories at the moment when one replaces the other, [rad]."""
+        return max(
+            np.abs(self._at(time, after) - self._at(time, before)).max()
+            for (_, before), (time, after) in zip(self._windows, self._windows[1:], strict=False)
+        )
+
+    def largest_velocity(self, robot: Robot) -> float:
+        """Largest joint velocity from frame to frame, as a share of the limits."""
+        first, last = self._windows[0][0], self._windows[-1][0]
+        path = []
+        for time in np.arange(np.ceil(first), last, 0.25):
+            window = [window for received, window in self._windows if received <= time][-1]
+            path.append(self._at(time, window))
+        return float((np.abs(np.diff(path, axis=0)) * 120 / robot.velocity_limits).max())
+
+    @staticmethod
+    def _at(time: float, window: RobotWindow) -> np.ndarray:
+        q, v = window.trajectory.positions, window.trajectory.velocities / 30
+        x = np.clip(time - window.index, 0.0, len(q) - 1)
+        k = min(int(x), len(q) - 2)
+        s = x - k
+        position = (2 * s**3 - 3 * s**2 + 1) * q[k] + (3 * s**2 - 2 * s**3) * q[k + 1]
+        return position + (s**3 - 2 * s**2 + s) * v[k] + (s**3 - s**2) * v[k + 1]
+
+
+def play_late(player: Player, controller: Controller, ticks: int, lateness, plans=lambda tick: True) -> list[bool]:
+    """Play as the node does, each frame sent so late, [frames]; returns for each whether it was sent."""
+    sent, before = [], -1.0
+    for tick in range(ticks):
+        now = max(before, tick + 0.1 + lateness(tick))
+        before = now
+        frame = player.advance(frames_reached((now - tick) / 30))
+        if frame is not None:
+            may = player.may_send(frame, frames_reached((now - tick) / 30))
+            if may:
+                if frame.is_new:
+                    controller.receive(now + frame.human.index - tick, frame.robot)
+                player.sent(frame)
+            else:
+                player.repeat_window()
+            sent.append(may)
+        if plans(tick):
+            player.plan_ahead()
+    return sent
+
+
+def feed(player: Player, clips) -> None:
+    for chunk in clips:
+        player.push(chunk)
+
+
+@pytest.mark.parametrize("tick", [40, 41, 42, 43, 47])
+def test_a_controller_sees_no_step_at_an_emergency_stop(player, robot, walker, chunks, tick: int) -> None:
+    feed(player, chunks(walker(120), "a"))
+    controller = Controller()
+
+    def stop_at(k: int) -> float:
+        if k == tick:
+            player.stop()
+        return 0.0
+
+    play_late(player, controller, 90, stop_at)
+    assert controller.largest_step() < 2e-3
+    assert controller.largest_velocity(robot) < 1.05
+    assert player.is_stopped
+
+
+@pytest.mark.parametrize("stall", [2, 6, 9, 12, 20, 27])
+@pytest.mark.parametrize("tick", [40, 43])
+def test_a_controller_sees_no_step_after_a_stall(player, robot, walker, chunks, tick: int, stall: int) -> None:
+    feed(player, chunks(walker(200), "a"))
+    controller = Controller()
+    play_late(player, controller, 110, lambda k: max(0.0, tick + stall - k) if k >= tick else 0.0)
+    assert controller.largest_step() < 2e-3
+    assert controller.largest_velocity(robot) < 1.05
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_controller_sees_no_step_on_a_busy_machine(player, robot, walker, chunks, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    feed(player, chunks(walker(300), "a"))
+    controller = Controller()
+    stops = {int(random.integers(120, 180))} if seed % 2 else set()
+
+    def lateness(tick: int) -> float:
+        if tick in stops:
+            player.stop()
+        return float(random.exponential(1.0) * (random.random() < 0.3))
+
+    sent = play_late(player, controller, 220, lateness, lambda tick: random.random() < 0.4)
+    assert controller.largest_step() < 2e-3
+    assert controller.largest_velocity(robot) < 1.05
+    assert np.mean(sent) > 0.9
+
+
+def test_motion_goes_on_although_each_frame_is_a_little_late(player, robot, walker, chunks) -> None:
+    clip = walker(150)
+    feed(player, chunks(clip, "a"))
+    controller = Controller()
+    sent = play_late(player, controller, 120, lambda tick: 1.5)
+    assert all(sent)
+    assert player.recalls == 0
+
+
+def test_motion_after_holding_is_not_recalled(player, walker, chunks) -> None:
+    feed(player, chunks(walker(40), "a"))
+    controller = Controller()
+    play_late(player, controller, 80, lambda tick: 0.0)
+    feed(player, chunks(walker(60, seed=1), "b"))
+    play_late(player, controller, 60, lambda tick: 0.0)
+    assert player.recalls == 0
+    assert controller.largest_step() < 2e-3
+
+
+def test_what_came_too_late_is_not_sent(player, walker, chunks) -> None:
+    feed(player, chunks(walker(120), "a"))
+    run(player, 40)
+    frame = next(frame for frame in (run(player, 1)[0] for _ in range(8)) if frame.is_new)
+    for _ in range(4):  # until the next block is planned
+        frame = player.advance()
+        player.plan_ahead()
+        if frame.is_new:
+            break
+    assert frame.is_new
+    assert player.may_send(frame, 1)
+    assert not player.may_send(frame, 40)  # the robot, which knows only of older frames, has braked by then
