@@ -54,9 +54,9 @@ _MODES = {
     PlayMode.HOLD: MotionReference.HOLD,
 }
 # [s] before its deadline a frame is taken and its human pose handed in; [s] after it the robot's part is made and sent,
-# so that whoever receives the pose finds a free core. An emergency stop that comes in between keeps the robot's part
-# back. The next frame carries the braking, which begins behind what the robot has reached by then: 41 to 75 ms after
-# the stop, plus what the machine adds.
+# so that whoever receives the pose finds a free core. An emergency stop that comes in between goes out with this frame,
+# a later one with the next. Braking begins behind what the robot has reached by then: 41 to 75 ms after the stop, plus
+# what the machine adds.
 _READY_BEFORE = 0.008
 _ROBOT_AFTER = 0.003
 _LONGEST_CATCH_UP = 1.0  # [s]; after a longer pause of the whole process, time goes on from now instead of in a rush
@@ -245,9 +245,9 @@ class PosePublisherNode(Closable):
         """Publish one moment: the human pose at its deadline, since its period is what is promised, and the robot.
 
         What came between is not overridden: after an emergency stop, or a delay in which the robot has gone elsewhere,
-        no older command goes out. The next frame then goes on from there.
+        its part is made anew; after a stall it is left out.
         """
-        human, window = frame.human, frame.robot
+        human = frame.human
         clip = MotionClip(human.rotations[None], human.root_position[None])
         human_pose = to_human_motion(
             clip,
@@ -262,11 +262,8 @@ class PosePublisherNode(Closable):
         beats.wait(_ROBOT_AFTER)
         if beats.has_stalled:
             return
-        if self._player.is_stopped and not frame.is_stopped:
-            return
-        if not self._player.may_send(frame, frames_reached(-beats.left)):
-            self._player.repeat_window()
-            return
+        frame = self._player.refreshed(frame, frames_reached(-beats.left))
+        window = frame.robot
         if frame.is_new:
             self._joint_trajectory.publish(to_joint_trajectory(window, stamp_ns))
         self._player.sent(frame)

@@ -40,12 +40,14 @@ class PlayerFrame:
         robot: The robot's frames from this moment on.
         is_stopped: Whether an emergency stop is in force.
         is_new: Whether motion was planned or recalled since the frame before, so that the window says something new.
+        recalls: How often planned frames had been recalled by then.
     """
 
     human: PlayedFrame
     robot: RobotWindow
     is_stopped: bool
     is_new: bool
+    recalls: int
 
 
 def frames_reached(late: float) -> int:
@@ -159,25 +161,22 @@ class Player:
                 # Time goes on: the robot brakes on the tail that its controller has been given.
                 self.robot.hold(human)
                 self.late_frames += 1
-            window = self.robot.window(human.index)
-            until = human.index + reached
-            if not self._is_expected(window, until):
-                # The robot has passed the end of what was sent and brakes, or a stop recalled what it has reached.
-                self._recalls += 1
-                self.robot.follow(self._sent, until if self._is_stopped else until + _RECALL_MARGIN)
-                self.buffer.recommit(self.robot.end_index)
-                self._is_new = True
-                window = self.robot.window(human.index)
-            is_new, self._is_new = self._is_new, False
-            return PlayerFrame(human, window, self._is_stopped, is_new)
+            return self._frame(human, reached)
 
-    def may_send(self, frame: PlayerFrame, reached: int) -> bool:
-        """Whether a frame can still be sent, if the robot may be ``reached`` frames further when it gets it.
+    def refreshed(self, frame: PlayerFrame, reached: int) -> PlayerFrame:
+        """The frame that :meth:`advance` returned last as it must be sent now; the same if nothing has come between.
 
-        If not, it is left out, and the next call of :meth:`advance` starts from where the robot has gone.
+        Between the two there may have been an emergency stop, or a delay in which the robot has gone elsewhere.
+
+        Args:
+            frame: The frame.
+            reached: As for :meth:`advance`.
         """
         with self._lock:
-            return self._is_expected(frame.robot, frame.human.index + reached)
+            if frame.recalls == self._recalls and self._is_expected(frame.robot, frame.human.index + reached):
+                return frame
+            self._is_new = True
+            return self._frame(frame.human, reached)
 
     def sent(self, frame: PlayerFrame) -> None:
         """Note that the robot has been sent a frame's window, or needed none since it is not new."""
@@ -267,6 +266,18 @@ class Player:
                 self.buffer.pause()
             else:
                 self.buffer.resume()
+
+    def _frame(self, human: PlayedFrame, reached: int) -> PlayerFrame:
+        window, until = self.robot.window(human.index), human.index + reached
+        if not self._is_expected(window, until):
+            # The robot has passed the end of what was sent and brakes, or a stop recalled what it has reached.
+            self._recalls += 1
+            self.robot.follow(self._sent, until if self._is_stopped else until + _RECALL_MARGIN)
+            self.buffer.recommit(self.robot.end_index)
+            self._is_new = True
+            window = self.robot.window(human.index)
+        is_new, self._is_new = self._is_new, False
+        return PlayerFrame(human, window, self._is_stopped, is_new, self._recalls)
 
     def _is_expected(self, window: RobotWindow, until: int) -> bool:
         """Whether a window says of the frames up to ``until`` what the robot was sent last."""
