@@ -125,6 +125,10 @@ class MotionToRobot:
         self._retargeter.reset()
         self._first, self._roots, self._held = index - 1, [], 0
 
+    def cancel_start(self) -> None:
+        """As if :meth:`start` had not been called; for as long as nothing has been planned."""
+        self._first = None
+
     def warm_up(self) -> None:
         """Retarget some frames and forget them, so that the first motion is not the slow one; before :meth:`start`."""
         count = 8
@@ -166,7 +170,7 @@ class MotionToRobot:
             try:
                 if part.error is not None:
                     raise part.error
-                if first.mode is not PlayMode.HOLD:
+                if first.mode is not PlayMode.HOLD and part.motion is not None:
                     self._shaper.push(part.motion.joint_positions[late:])
             except MotionDataError as error:
                 errors.append(error)

@@ -289,14 +289,15 @@ class PlaybackBuffer:
             self._cut(self._committed)
 
     def clear(self) -> None:
-        """Forget all motion, for as long as no frame was handed out. Streams in progress are ignored from now on.
+        """Forget all motion, for as long as no frame was played. Streams in progress are ignored from now on.
 
         Raises:
-            ParameterError: frames were handed out already; :meth:`stop` brakes from them.
+            ParameterError: frames were played already; :meth:`stop` brakes from them.
         """
-        if self._committed or self._next:
-            raise ParameterError("frames were handed out already; stop instead of clearing.")
+        if self._next:
+            raise ParameterError("frames were played already; stop instead of clearing.")
         self.stop()
+        self._committed = 0
         self._frames.clear()
         self._tail, self._splice, self._begin = [], None, 0
 

@@ -89,6 +89,7 @@ class Player:
         self._is_stopped = False
         self._recalls = 0
         self._sent: RobotWindow | None = None
+        self._reached = _REACHED  # as the last frame was taken
         self.late_frames = 0  # played while the robot had to hold, because planning was late
 
     @property
@@ -154,6 +155,7 @@ class Player:
             reached: How many frames further the robot may be when it gets this one; see :func:`frames_reached`.
         """
         with self._lock:
+            self._reached = reached
             if not self.robot.has_planned:
                 return None
             human = self.buffer.pop()
@@ -228,12 +230,30 @@ class Player:
             recalls = self._recalls
         if not frames:
             return False
-        prepared = self.robot.prepare(frames)
+        try:
+            prepared = self.robot.prepare(frames)
+        except Exception:
+            with self._lock:
+                if recalls == self._recalls:
+                    self.buffer.recommit(self.robot.end_index)  # they are still to be planned
+            raise
         with self._lock:
             if recalls == self._recalls:  # else these frames have been recalled meanwhile
                 self._is_new = self._is_new or any(frame.mode is not PlayMode.HOLD for frame in frames)
-                self.robot.accept(prepared)
+                try:
+                    self._hold_what_is_reached(frames)
+                    self.robot.accept(prepared)
+                finally:
+                    self.buffer.recommit(self.robot.end_index)
         return True
+
+    def _hold_what_is_reached(self, frames: list[PlayedFrame]) -> None:
+        """Planning was slow: hold in those frames that are reached before they can be sent, so that the rest can be."""
+        if self._sent is not None:
+            reached = self.buffer.next_index + self._reached + 1  # by the frame after next, to be sure
+            for frame in frames:
+                if self.robot.end_index == frame.index <= reached:
+                    self.robot.hold(frame)
 
     def stop(self) -> None:
         """Emergency stop: brake, and play nothing until :meth:`reset`.
@@ -243,8 +263,9 @@ class Player:
         with self._lock:
             self._is_stopped = True
             self._recalls += 1
-            if not self.robot.has_started:  # nothing moves yet, and nothing of what waits may begin
+            if not self.robot.has_planned:  # nothing moves yet, and nothing of what waits may begin
                 self.buffer.clear()
+                self.robot.cancel_start()
                 return
             self.robot.stop(self.buffer.next_index + _REACHED)
             self.buffer.stop(self.robot.end_index)

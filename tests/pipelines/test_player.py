@@ -443,3 +443,69 @@ def test_what_came_too_late_is_made_anew(player, walker, chunks) -> None:
     assert anew.is_new and anew.human is frame.human
     assert anew.robot.trajectory.committed > 40
     assert np.ptp(anew.robot.trajectory.positions[35:41], axis=0).max() == 0.0
+
+
+def while_preparing(player: Player, do) -> None:
+    """Let something happen each time while frames are being retargeted."""
+    original = player.robot.prepare
+
+    def prepare(frames):
+        prepared = original(frames)
+        do()
+        return prepared
+
+    player.robot.prepare = prepare
+
+
+@pytest.mark.parametrize(
+    ("ticks_a_block", "late"), [(0, 0.75), (1, 0.3), (1, 1.5), (2, 0.0), (2, 0.3), (2, 0.75), (3, 0.0)]
+)
+def test_motion_is_played_although_planning_is_slow(player, walker, chunks, ticks_a_block: int, late: float) -> None:
+    feed(player, chunks(walker(300), "a"))
+    controller, played = Controller(), []
+
+    def play() -> None:
+        tick = len(played)
+        frame = player.advance(frames_reached(late / 30))
+        played.append(frame)
+        if frame is not None:
+            controller.receive(tick + late, frame.robot) if frame.is_new else None
+            player.sent(frame)
+
+    while_preparing(player, lambda: [play() for _ in range(ticks_a_block)])
+    while len(played) < 200:
+        before = len(played)
+        player._plan_block()
+        if len(played) == before:
+            play()
+    assert player.recalls <= 3
+    q = positions([frame for frame in played if frame is not None])
+    assert q[100:].std(axis=0).max() > 0.1  # it moves
+
+
+def test_a_stop_while_the_first_frames_are_being_retargeted_ends_the_motion_only(player, robot, walker, chunks) -> None:
+    feed(player, chunks(walker(60), "a"))
+    original = player.robot.prepare
+    player.robot.prepare = lambda frames: (player.stop(), original(frames))[1]
+    assert run(player, 10) == []
+    player.robot.prepare = original
+    player.reset()
+    assert run(player, 10) == []
+    feed(player, chunks(walker(60, seed=1), "b"))
+    frames = run(player, 80)
+    assert_safe(frames, robot)
+    assert np.ptp(positions(frames), axis=0).max() > 0.1
+
+
+def test_an_unexpected_error_in_the_first_frames_is_not_the_end(player, walker, chunks) -> None:
+    feed(player, chunks(walker(60), "a"))
+    original = player.robot.prepare
+
+    def fails_once(frames):
+        player.robot.prepare = original
+        raise RuntimeError("once")
+
+    player.robot.prepare = fails_once
+    with pytest.raises(RuntimeError, match="once"):
+        player.plan_ahead()
+    assert len(run(player, 40)) > 30
