@@ -45,7 +45,8 @@ class Closable(Node):
 def run_node(name: str, make: Callable[[], Closable], arguments: list[str] | None, time_slice: float) -> int:
     """Run a node until SIGINT, SIGTERM or its own ``exit_code``.
 
-    An error in a callback is logged and the node goes on. A signal ends the program within a second, with code 0.
+    An error in a callback is logged and the node goes on. A signal ends the program with code 0, within
+    a second or two: a thread in a long computation is waited for that long at most.
 
     Args:
         name: Name for messages before the node is there.

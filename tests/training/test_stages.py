@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +57,16 @@ def test_a_run_records_how_it_came_about(runs: Path, stage: str) -> None:
 
 def test_the_exported_model_generates_and_captions(runs: Path) -> None:
     model, tokenizer = load_checkpoint(runs / "checkpoint")
-    clip = TextToMotion(model, tokenizer)("a person walks", max_duration=2.0, min_duration=1.5, flow_steps=4)
+    generate = partial(
+        TextToMotion(model, tokenizer), "a person walks", max_duration=2.0, min_duration=1.5, flow_steps=4
+    )
+    clip, again, other = (generate(seed=seed) for seed in (1, 1, 2))
     assert 1.5 <= clip.duration <= 2.0
+    np.testing.assert_array_equal(clip.rotations, again.rotations)
+    assert not np.array_equal(clip.rotations[:40], other.rotations[:40])
     caption = MotionToText(model, tokenizer)(clip)
-    assert 0.0 < caption.confidence <= 1.0
+    assert caption == MotionToText(*load_checkpoint(runs / "checkpoint"))(again)
+    assert 0.0 < caption.confidence < 1.0
 
 
 def test_the_exported_model_says_what_it_was_trained_on(runs: Path) -> None:
