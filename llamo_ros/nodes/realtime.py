@@ -59,7 +59,7 @@ class PunctualPublisher:
 
     @property
     def published(self) -> int:
-        """Messages that have been published."""
+        """Messages that have been published; one that is just leaving may reach a subscriber before it counts here."""
         return self._sender.published
 
     def publish_at(self, message: object, due: float, longest_delay: float) -> None:
@@ -90,7 +90,7 @@ class PunctualPublisher:
         return self._sender.take_error()
 
     def close(self) -> None:
-        """End the thread. Messages that still wait are dropped."""
+        """End the thread. Messages that still wait are dropped; what has been counted is final from now on."""
         self._sender.close()
 
 
