@@ -44,7 +44,7 @@ from llamo_ros.nodes.runtime import (
 from llamo_ros.pipelines.metronome import Metronome
 from llamo_ros.pipelines.motion_to_robot import MotionToRobot
 from llamo_ros.pipelines.playback import PlaybackBuffer, PlayMode, StreamChunk
-from llamo_ros.pipelines.player import Player, PlayerFrame, frames_reached
+from llamo_ros.pipelines.player import LONGEST_DELAY, Player, PlayerFrame, frames_reached
 from llamo_ros.pipelines.reference_window import ReferenceWindow, agree, reference_window
 from llamo_ros.retarget.profile import load_robot
 
@@ -59,7 +59,6 @@ _MODES = {
 # what the machine adds.
 _READY_BEFORE = 0.008
 _ROBOT_AFTER = 0.003
-_LONGEST_CATCH_UP = 1.0  # [s]; after a longer pause of the whole process, time goes on from now instead of in a rush
 _LONGEST_BRAKING = 60  # frames; after these the robot rests at the end of the last trajectory that was published
 
 
@@ -211,7 +210,7 @@ class PosePublisherNode(Closable):
     def _play(self) -> None:
         """Play a frame at each deadline; its human pose is handed in before, so that only sending is left to do."""
         period = 1.0 / FRAME_RATE
-        beats = Metronome(period, _READY_BEFORE, _LONGEST_CATCH_UP, _LONGEST_BRAKING)
+        beats = Metronome(period, _READY_BEFORE, LONGEST_DELAY, _LONGEST_BRAKING)
         first_ns: int | None = None  # time of frame 0 of the time line
         while not self._is_closing.is_set():
             beats.get_ready()
@@ -220,8 +219,8 @@ class PosePublisherNode(Closable):
                 if frame is not None:
                     since_first = _nanoseconds(frame.human.index * period)
                     if first_ns is None:
-                        due_ns = self.get_clock().now().nanoseconds + _nanoseconds(max(0.0, beats.left))
-                        first_ns = due_ns - since_first
+                        # When it is due, also if it is late: all later ones are counted from here.
+                        first_ns = self.get_clock().now().nanoseconds + _nanoseconds(beats.left) - since_first
                     self._publish(frame, first_ns + since_first, beats)
                 self._is_due.set()
                 problem = self._human_pose.take_error()
@@ -258,7 +257,7 @@ class PosePublisherNode(Closable):
             text=human.text,
             prompt_id=human.prompt_id,
         )
-        self._human_pose.publish_at(human_pose, beats.deadline, _LONGEST_CATCH_UP)
+        self._human_pose.publish_at(human_pose, beats.deadline, LONGEST_DELAY)
         beats.wait(_ROBOT_AFTER)
         if beats.has_stalled:
             return

@@ -28,6 +28,9 @@ _ON_THE_WAY = 0.005  # [s] from sending a frame until the robot follows it
 _ON_ITS_PATH = 0.3
 _RECALL_MARGIN = 2  # frames; what is planned anew begins that much later, so that it can be sent before it is reached
 _SAME = 1e-9  # [rad]
+# [s]; a frame that is later is not sent any more. After a longer pause of the whole process, time goes on from now,
+# not in a rush, see :meth:`Player.sit_out`.
+LONGEST_DELAY = 1.0
 POSTURE_AGE = 0.5  # [s]; an older measured posture says where the robot was, not where it is
 
 
@@ -51,8 +54,12 @@ class PlayerFrame:
 
 
 def frames_reached(late: float) -> int:
-    """How many frames behind one the robot may have reached when it gets that one, sent so late, [s]."""
-    return _REACHED + int(max(0.0, late + _ON_THE_WAY) * FRAME_RATE + 1.0 - _ON_ITS_PATH)
+    """How many frames behind one the robot may have reached when it gets that one, sent so late, [s].
+
+    What is later than ``LONGEST_DELAY`` is not sent, so that no more than this needs to be planned after a long stall.
+    """
+    delay = min(max(0.0, late + _ON_THE_WAY), LONGEST_DELAY)
+    return _REACHED + int(delay * FRAME_RATE + 1.0 - _ON_ITS_PATH)
 
 
 class Player:

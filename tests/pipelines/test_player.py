@@ -8,7 +8,7 @@ import pytest
 from llamo_ros.core.errors import MotionDataError, ParameterError
 from llamo_ros.pipelines.motion_to_robot import MotionToRobot, RobotWindow
 from llamo_ros.pipelines.playback import PlaybackBuffer, PlayMode
-from llamo_ros.pipelines.player import HORIZON, Player, PlayerFrame, frames_reached
+from llamo_ros.pipelines.player import HORIZON, LONGEST_DELAY, Player, PlayerFrame, frames_reached
 from llamo_ros.pipelines.reference_window import agree, reference_window
 from llamo_ros.retarget.profile import Robot, load_robot
 
@@ -481,6 +481,21 @@ def test_motion_is_played_although_planning_is_slow(player, walker, chunks, tick
     assert player.recalls <= 3
     q = positions([frame for frame in played if frame is not None])
     assert q[100:].std(axis=0).max() > 0.1  # it moves
+
+
+@pytest.mark.parametrize("ticks", [40, 41, 42, 43])
+def test_motion_goes_on_at_once_after_a_stall_of_half_a_minute(player, robot, walker, chunks, ticks: int) -> None:
+    feed(player, chunks(walker(600), "a"))
+    frames = run(player, ticks)
+    player.advance(frames_reached(30.0))  # what was due as the process fell asleep; too late to be sent
+    player.sit_out(60)
+    assert player.robot.end_index - player.buffer.next_index <= HORIZON
+    frames = run(player, 90)
+    q = positions(frames)
+    assert np.ptp(q[10:40], axis=0).max() > 0.1  # [rad]
+    assert_safe(frames, robot)
+    assert player.depth > 300  # what was not played yet is not lost
+    assert frames_reached(30.0) == frames_reached(LONGEST_DELAY)
 
 
 def test_a_stop_while_the_first_frames_are_being_retargeted_ends_the_motion_only(player, robot, walker, chunks) -> None:
