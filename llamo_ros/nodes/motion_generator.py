@@ -17,8 +17,8 @@ from llamo_ros.msg import HumanMotion, MotionPrompt
 from llamo_ros.nodes.conversions import from_prompt, to_human_motion
 from llamo_ros.nodes.parameters import GENERATOR, current, declare
 from llamo_ros.nodes.runtime import ERROR, OK, STREAM_QOS, WARN, Background, Closable, Diagnostics, run_node
-from llamo_ros.pipelines.playback import StreamChunk
 from llamo_ros.pipelines.prompt_worker import GeneratedChunk, Prompt, PromptWorker
+from llamo_ros.pipelines.stream import StreamChunk
 
 _LATENT_PERIOD = 4 / 30  # [s]; generation that takes longer falls behind playback
 

@@ -43,9 +43,11 @@ from llamo_ros.nodes.runtime import (
 )
 from llamo_ros.pipelines.metronome import Metronome
 from llamo_ros.pipelines.motion_to_robot import MotionToRobot
-from llamo_ros.pipelines.playback import PlaybackBuffer, PlayMode, StreamChunk
+from llamo_ros.pipelines.playback import PlaybackBuffer
 from llamo_ros.pipelines.player import LONGEST_DELAY, Player, PlayerFrame, frames_reached
 from llamo_ros.pipelines.reference_window import ReferenceWindow, agree, reference_window
+from llamo_ros.pipelines.stream import StreamChunk
+from llamo_ros.pipelines.time_line import PlayMode
 from llamo_ros.retarget.profile import load_robot
 
 _MODES = {
@@ -165,16 +167,18 @@ class PosePublisherNode(Closable):
 
     def _on_estop(self, message: Bool) -> None:
         self._estop_is_pressed = message.data
-        if message.data and not self._player.is_stopped:
-            self._player.stop()
-            self.get_logger().error("emergency stop: braking; it stays until ~/reset is called")
+        if message.data:
+            self._stop()
 
     def _on_estop_service(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._stop()
+        response.success, response.message = True, "stopped; call ~/reset to go on"
+        return response
+
+    def _stop(self) -> None:
         if not self._player.is_stopped:
             self._player.stop()
             self.get_logger().error("emergency stop: braking; it stays until ~/reset is called")
-        response.success, response.message = True, "stopped; call ~/reset to go on"
-        return response
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._estop_is_pressed:

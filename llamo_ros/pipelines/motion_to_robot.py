@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from llamo_ros.core.errors import MotionDataError, ParameterError
 from llamo_ros.motion.clip import MotionClip
 from llamo_ros.motion.skeleton import FRAME_RATE, JOINT_COUNT
-from llamo_ros.pipelines.playback import PlayedFrame, PlayMode
 from llamo_ros.pipelines.splicing import BRAKE_FRAMES
+from llamo_ros.pipelines.time_line import PlayedFrame, PlayMode
 from llamo_ros.retarget.profile import Robot
 from llamo_ros.retarget.retargeter import Retargeter, RobotMotion
 from llamo_ros.retarget.trajectory import TrajectoryShaper, TrajectoryWindow

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from llamo_ros.core.errors import MotionDataError, ParameterError
 from llamo_ros.motion.skeleton import FRAME_RATE
 from llamo_ros.pipelines.motion_to_robot import MotionToRobot, PreparedFrames, RobotWindow
-from llamo_ros.pipelines.playback import PlaybackBuffer, PlayedFrame, PlayMode, StreamChunk
+from llamo_ros.pipelines.playback import PlaybackBuffer
+from llamo_ros.pipelines.stream import StreamChunk
+from llamo_ros.pipelines.time_line import PlayedFrame, PlayMode
 
 FloatArray = NDArray[np.float64]
 

@@ -15,7 +15,7 @@ import numpy as np
 from llamo_ros.core.errors import PromptError
 from llamo_ros.motion.clip import MotionClip
 from llamo_ros.motion.skeleton import FRAME_RATE, JOINT_COUNT
-from llamo_ros.pipelines.playback import StreamChunk
+from llamo_ros.pipelines.stream import StreamChunk
 
 MAX_QUEUE = 16
 

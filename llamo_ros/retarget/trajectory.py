@@ -3,6 +3,9 @@
 Frame k lies at time k / frame_rate. Every planned frame obeys position, velocity and acceleration limits by finite
 differences, across chunks, prompts, stops and starts; and from every frame each joint can still brake before its
 position limit. T frames, J joints.
+
+A controller that joins the points by cubic splines keeps the position limits between them too. Its velocity there may
+exceed the limit: by the acceleration limit / (4 * frame_rate), twice that close to a position limit.
 """
 
 from __future__ import annotations
@@ -56,7 +59,8 @@ class TrajectoryWindow:
         start_index: Frame index of the first point.
         times: Time of each point after the first, shape (N,), [s]; from 0, strictly increasing.
         positions: Shape (N, J), [rad].
-        velocities: Central differences of the positions, shape (N, J), [rad/s]; the last row is 0.
+        velocities: Central differences of the positions, smaller close to a position limit, shape (N, J), [rad/s]; the
+            last row is 0.
         committed: How many points are final.
     """
 
@@ -249,7 +253,7 @@ class TrajectoryShaper:
             frames.append(q)
         frames.append(q)
         path = np.array(frames)
-        return path[1:], self._central(np.concatenate([path, path[-1:]]))
+        return path[1:], self._velocities(np.concatenate([path, path[-1:]]))
 
     def window(self, start_index: int) -> TrajectoryWindow:
         """All frames from ``start_index`` on, with a braking tail; frames before it are executed and may be forgotten.
@@ -268,7 +272,7 @@ class TrajectoryShaper:
         committed = len(self._plan) - first - 1
         if first > 2:  # one frame before the window for its velocity, one more for a stop there
             self._plan, self._plan_start = self._plan[first - 2 :], start_index - 2
-        velocities = self._central(path)
+        velocities = self._velocities(path)
         velocities[-1] = 0.0
         return TrajectoryWindow(
             joint_names=self.robot.joint_names,
@@ -339,9 +343,14 @@ class TrajectoryShaper:
             return np.zeros_like(self._plan[-1])
         return (self._plan[-1] - self._plan[-2]) * self.frame_rate
 
-    def _central(self, path: FloatArray) -> FloatArray:
-        """Velocities (N - 2, J) at all but the ends of a path (N, J)."""
-        return (path[2:] - path[:-2]) * (0.5 * self.frame_rate)
+    def _velocities(self, path: FloatArray) -> FloatArray:
+        """Velocities (N - 2, J) inside a path (N, J), so that cubics between the points stay in limits.
+
+        A cubic lies within the hull of its Bezier points: the ends, and a third of a frame's travel inwards from them.
+        """
+        q = path[1:-1]
+        room = np.maximum(np.minimum(q - self.robot.lower, self.robot.upper - q), 0.0) * (3.0 * self.frame_rate)
+        return np.clip((path[2:] - path[:-2]) * (0.5 * self.frame_rate), -room, room)
 
     def _checked(self, positions: FloatArray, what: str) -> FloatArray:
         count = len(self.robot.joint_names)

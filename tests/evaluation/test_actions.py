@@ -19,7 +19,6 @@ from llamo_ros.evaluation.actions import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-SHARED = ROOT.parent / "shared" / "data"
 
 
 def mirrored(text: str) -> str:
@@ -174,9 +173,7 @@ def test_the_benchmark_explains_every_label() -> None:
     assert table[-len(LABELS) :] == list(LABELS)
 
 
-def test_real_captions_agree_with_the_labels_of_their_clips() -> None:
-    if not SHARED.is_dir():
-        pytest.skip(f"no source data at {SHARED}")
+def test_real_captions_agree_with_the_labels_of_their_clips(shared_folder: Path) -> None:
     labels = {
         "raise-up-left-hand": Action("raise-hand", "left"),
         "wave-both-hands": Action("wave", "both"),
@@ -189,7 +186,7 @@ def test_real_captions_agree_with_the_labels_of_their_clips() -> None:
         "squat1Reps": Action("squat"),
     }
     captions = unnamed = 0
-    for line in (SHARED / "index.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in (shared_folder / "data" / "index.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         if row["split"] == "test":
             continue

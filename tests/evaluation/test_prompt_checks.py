@@ -27,7 +27,6 @@ from llamo_ros.motion.rotations import axis_angle_to_matrix, rotation_about_y
 from llamo_ros.motion.skeleton import JOINT_INDEX
 from llamo_ros.training.source_data import read_sequences
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 FRAMES = 120
 DOWN = -80.0
 RAISED = np.concatenate([np.linspace(DOWN, 70, 30), np.full(60, 70.0), np.linspace(70, DOWN, 30)])
@@ -175,11 +174,11 @@ def test_spread_keeps_the_ends_and_the_order() -> None:
     assert spread("ab", 5) == ["a", "b"]
 
 
-def test_the_rules_hold_on_real_clips() -> None:
-    if not SHARED.is_dir():
-        pytest.skip(f"no source data at {SHARED}")
+def test_the_rules_hold_on_real_clips(shared_folder: Path) -> None:
     groups = defaultdict(list)
-    for sequence in read_sequences(SHARED, keep=lambda row: row["kind"] != "cmu_trial" and row["length"] > 20):
+    for sequence in read_sequences(
+        shared_folder / "data", keep=lambda row: row["kind"] != "cmu_trial" and row["length"] > 20
+    ):
         groups[content_of(sequence.content, sequence.captions)].append(sequence)
     wanted = {c for rule in RULES for c in (*rule.contents, *rule.rivals)}
     clips = [real_clip(c, s.clip) for c in sorted(wanted & groups.keys()) for s in spread(groups[c], 15)]

@@ -12,8 +12,8 @@ from llamo_ros.motion.clip import MotionClip
 from llamo_ros.nodes.conversions import from_time
 from llamo_ros.nodes.pose_publisher import PosePublisherNode
 from llamo_ros.nodes.runtime import STREAM_QOS
-from llamo_ros.pipelines.playback import StreamChunk
 from llamo_ros.pipelines.player import Player
+from llamo_ros.pipelines.stream import StreamChunk
 
 
 def test_a_first_frame_that_is_late_does_not_date_all_later_ones_forward(graph, monkeypatch) -> None:

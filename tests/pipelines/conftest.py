@@ -9,7 +9,11 @@ import pytest
 
 from llamo_ros.motion.clip import MotionClip
 from llamo_ros.motion.rotations import axis_angle_to_matrix, rotation_about_y
-from llamo_ros.pipelines.playback import StreamChunk
+from llamo_ros.pipelines.motion_to_robot import MotionToRobot
+from llamo_ros.pipelines.playback import PlaybackBuffer
+from llamo_ros.pipelines.player import Player, PlayerFrame
+from llamo_ros.pipelines.stream import StreamChunk
+from llamo_ros.retarget.profile import Robot, load_robot
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +42,55 @@ def chunks_of(clip: MotionClip, stream_id: str, **keywords: object) -> Iterator[
 def chunks() -> Callable[..., Iterator[StreamChunk]]:
     """A function ``(clip, stream_id, append=False, ...)`` that cuts a clip into chunks of four frames."""
     return chunks_of
+
+
+@pytest.fixture(scope="session")
+def robot() -> Robot:
+    return load_robot("unitree_g1")
+
+
+@pytest.fixture
+def player(robot: Robot) -> Player:
+    return Player(PlaybackBuffer(), MotionToRobot(robot))
+
+
+def run_player(player: Player, ticks: int) -> list[PlayerFrame]:
+    frames = []
+    for _ in range(ticks):
+        frame = player.advance()
+        if frame is not None:
+            player.sent(frame)
+            frames.append(frame)
+        player.plan_ahead()
+    return frames
+
+
+def first_positions(frames: list[PlayerFrame]) -> np.ndarray:
+    return np.stack([frame.robot.trajectory.positions[0] for frame in frames])
+
+
+def check_safe(frames: list[PlayerFrame], robot: Robot) -> None:
+    q = first_positions(frames)
+    velocity = np.diff(q, axis=0) * 30
+    acceleration = np.diff(velocity, axis=0) * 30
+    assert (q >= robot.lower - 1e-9).all() and (q <= robot.upper + 1e-9).all()
+    assert (np.abs(velocity) <= robot.velocity_limits * (1 + 1e-9)).all()
+    assert (np.abs(acceleration) <= robot.acceleration_limits * (1 + 1e-6)).all()  # differences of differences
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[[Player, int], list[PlayerFrame]]:
+    """A function ``(player, ticks)`` that plays, sends and plans; returns the frames."""
+    return run_player
+
+
+@pytest.fixture(scope="session")
+def positions() -> Callable[[list[PlayerFrame]], np.ndarray]:
+    """A function ``(frames)``: where the robot is in each, shape (T, J), [rad]."""
+    return first_positions
+
+
+@pytest.fixture(scope="session")
+def assert_safe() -> Callable[[list[PlayerFrame], Robot], None]:
+    """A function ``(frames, robot)`` that checks the limits of position, velocity and acceleration."""
+    return check_safe

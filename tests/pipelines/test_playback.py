@@ -9,7 +9,9 @@ from llamo_ros.core.errors import MotionDataError, ParameterError
 from llamo_ros.motion.clip import MotionClip
 from llamo_ros.motion.representation272 import heading
 from llamo_ros.motion.rotations import geodesic_angle
-from llamo_ros.pipelines.playback import MAX_BUFFERED, PlaybackBuffer, PlayedFrame, PlayMode, StreamChunk
+from llamo_ros.pipelines.playback import MAX_BUFFERED, PlaybackBuffer
+from llamo_ros.pipelines.stream import StreamChunk
+from llamo_ros.pipelines.time_line import PlayedFrame, PlayMode
 
 
 def played(buffer: PlaybackBuffer, count: int) -> list[PlayedFrame]:
@@ -301,10 +303,10 @@ def test_an_hour_of_holding_costs_nothing(walker, chunks) -> None:
     for chunk in chunks(walker(20), "a"):
         buffer.push(chunk)
     played(buffer, 30)
-    buffer._next += 108_000  # what popping for an hour does
+    buffer._line._next += 108_000  # what popping for an hour does
     for chunk in chunks(walker(20), "b"):
         buffer.push(chunk)
-    assert len(buffer._frames) < 40
+    assert len(buffer._line._frames) < 40
     assert played(buffer, 5)[-1].mode is PlayMode.BLEND
 
 

@@ -6,45 +6,11 @@ import numpy as np
 import pytest
 
 from llamo_ros.core.errors import MotionDataError, ParameterError
-from llamo_ros.pipelines.motion_to_robot import MotionToRobot, RobotWindow
-from llamo_ros.pipelines.playback import PlaybackBuffer, PlayMode
-from llamo_ros.pipelines.player import HORIZON, LONGEST_DELAY, Player, PlayerFrame, frames_reached
+from llamo_ros.pipelines.motion_to_robot import MotionToRobot
+from llamo_ros.pipelines.playback import PlaybackBuffer
+from llamo_ros.pipelines.player import HORIZON, Player, PlayerFrame
 from llamo_ros.pipelines.reference_window import agree, reference_window
-from llamo_ros.retarget.profile import Robot, load_robot
-
-
-@pytest.fixture(scope="module")
-def robot() -> Robot:
-    return load_robot("unitree_g1")
-
-
-@pytest.fixture
-def player(robot: Robot) -> Player:
-    return Player(PlaybackBuffer(), MotionToRobot(robot))
-
-
-def run(player: Player, ticks: int) -> list[PlayerFrame]:
-    frames = []
-    for _ in range(ticks):
-        frame = player.advance()
-        if frame is not None:
-            player.sent(frame)
-            frames.append(frame)
-        player.plan_ahead()
-    return frames
-
-
-def positions(frames: list[PlayerFrame]) -> np.ndarray:
-    return np.stack([frame.robot.trajectory.positions[0] for frame in frames])
-
-
-def assert_safe(frames: list[PlayerFrame], robot: Robot) -> None:
-    q = positions(frames)
-    velocity = np.diff(q, axis=0) * 30
-    acceleration = np.diff(velocity, axis=0) * 30
-    assert (q >= robot.lower - 1e-9).all() and (q <= robot.upper + 1e-9).all()
-    assert (np.abs(velocity) <= robot.velocity_limits * (1 + 1e-9)).all()
-    assert (np.abs(acceleration) <= robot.acceleration_limits * (1 + 1e-6)).all()  # differences of differences
+from llamo_ros.pipelines.time_line import PlayMode
 
 
 def assert_windows_agree(frames: list[PlayerFrame]) -> None:
@@ -58,7 +24,9 @@ def assert_windows_agree(frames: list[PlayerFrame]) -> None:
         np.testing.assert_array_equal(before.robot.trajectory.positions[1], after.robot.trajectory.positions[0])
 
 
-def test_playback_starts_at_the_standing_posture_and_stays_within_limits(player, robot, walker, chunks) -> None:
+def test_playback_starts_at_the_standing_posture_and_stays_within_limits(
+    player, robot, walker, chunks, run, positions, assert_safe
+) -> None:
     for chunk in chunks(walker(60), "a"):
         player.push(chunk)
     frames = run(player, 100)
@@ -68,7 +36,7 @@ def test_playback_starts_at_the_standing_posture_and_stays_within_limits(player,
     assert_windows_agree(frames)
 
 
-def test_a_new_prompt_an_underrun_and_a_pause_keep_all_limits(player, robot, walker, chunks) -> None:
+def test_a_new_prompt_an_underrun_and_a_pause_keep_all_limits(player, robot, walker, chunks, run, assert_safe) -> None:
     first, second = list(chunks(walker(60), "a")), list(chunks(walker(90, seed=1, turn=2.0), "b"))
     frames = []
     for chunk in first[:6]:
@@ -90,7 +58,7 @@ def test_a_new_prompt_an_underrun_and_a_pause_keep_all_limits(player, robot, wal
     assert_windows_agree(frames)
 
 
-def test_every_window_looks_ahead_while_motion_is_there_and_ends_at_rest(player, walker, chunks) -> None:
+def test_every_window_looks_ahead_while_motion_is_there_and_ends_at_rest(player, walker, chunks, run) -> None:
     for chunk in chunks(walker(60), "a"):
         player.push(chunk)
     frames = run(player, 80)
@@ -103,7 +71,7 @@ def test_every_window_looks_ahead_while_motion_is_there_and_ends_at_rest(player,
     assert max(news) < 62
 
 
-def test_a_window_that_did_not_get_through_is_said_again(player, walker, chunks) -> None:
+def test_a_window_that_did_not_get_through_is_said_again(player, walker, chunks, run) -> None:
     for chunk in chunks(walker(12), "a"):
         player.push(chunk)
     frames = run(player, 80)
@@ -114,7 +82,9 @@ def test_a_window_that_did_not_get_through_is_said_again(player, walker, chunks)
     assert not after.is_new
 
 
-def test_an_emergency_stop_takes_effect_in_the_next_frame(player, robot, walker, chunks) -> None:
+def test_an_emergency_stop_takes_effect_in_the_next_frame(
+    player, robot, walker, chunks, run, positions, assert_safe
+) -> None:
     for chunk in chunks(walker(90), "a"):
         player.push(chunk)
     frames = run(player, 40)
@@ -131,7 +101,7 @@ def test_an_emergency_stop_takes_effect_in_the_next_frame(player, robot, walker,
     np.testing.assert_array_equal(positions(after)[: len(tail)], tail)
 
 
-def test_motion_that_came_during_a_stop_is_never_played(player, robot, walker, chunks) -> None:
+def test_motion_that_came_during_a_stop_is_never_played(player, robot, walker, chunks, run, assert_safe) -> None:
     first, second = list(chunks(walker(60), "a")), list(chunks(walker(60, seed=1), "b"))
     for chunk in first[:10]:
         player.push(chunk)
@@ -154,7 +124,7 @@ def test_motion_that_came_during_a_stop_is_never_played(player, robot, walker, c
         player.reset()
 
 
-def test_time_goes_on_when_planning_is_late(player, robot, walker, chunks) -> None:
+def test_time_goes_on_when_planning_is_late(player, robot, walker, chunks, run, assert_safe) -> None:
     clip = walker(90)
     for chunk in chunks(clip, "a"):
         player.push(chunk)
@@ -170,7 +140,7 @@ def test_time_goes_on_when_planning_is_late(player, robot, walker, chunks) -> No
     assert_safe(frames, robot)
 
 
-def test_frames_that_were_prepared_too_late_are_left_out(robot, player, walker, chunks) -> None:
+def test_frames_that_were_prepared_too_late_are_left_out(robot, player, walker, chunks, run) -> None:
     for chunk in chunks(walker(60), "a"):
         player.push(chunk)
     run(player, 10)
@@ -185,7 +155,7 @@ def test_frames_that_were_prepared_too_late_are_left_out(robot, player, walker, 
     assert side.end_index == frames[-1].index + 1
 
 
-def test_a_stop_while_frames_are_being_retargeted_recalls_them(player, robot, walker, chunks) -> None:
+def test_a_stop_while_frames_are_being_retargeted_recalls_them(player, robot, walker, chunks, run, assert_safe) -> None:
     for chunk in chunks(walker(90), "a"):
         player.push(chunk)
     frames = run(player, 20)
@@ -204,7 +174,9 @@ def test_a_stop_while_frames_are_being_retargeted_recalls_them(player, robot, wa
     assert_safe(frames + after, robot)
 
 
-def test_playback_waits_for_the_measured_posture_and_starts_there(robot, walker, chunks) -> None:
+def test_playback_waits_for_the_measured_posture_and_starts_there(
+    robot, walker, chunks, run, positions, assert_safe
+) -> None:
     player = Player(PlaybackBuffer(), MotionToRobot(robot), waits_for_posture=True)
     for chunk in chunks(walker(60), "a"):
         player.push(chunk)
@@ -220,7 +192,7 @@ def test_playback_waits_for_the_measured_posture_and_starts_there(robot, walker,
     assert_safe(frames, robot)
 
 
-def test_a_posture_that_was_measured_too_long_ago_is_not_started_from(robot, walker, chunks) -> None:
+def test_a_posture_that_was_measured_too_long_ago_is_not_started_from(robot, walker, chunks, run) -> None:
     now = 0.0
     player = Player(PlaybackBuffer(), MotionToRobot(robot), waits_for_posture=True, clock=lambda: now)
     player.set_posture(robot.standing)
@@ -234,17 +206,20 @@ def test_a_posture_that_was_measured_too_long_ago_is_not_started_from(robot, wal
 
 
 @pytest.mark.parametrize("age", [0.6, -0.6, 1e9, float("nan")])
-def test_a_posture_of_another_time_is_refused_and_forgets_the_one_before(robot, walker, chunks, age: float) -> None:
+def test_a_posture_of_another_time_is_refused_and_forgets_the_one_before(
+    robot, walker, chunks, run, age: float
+) -> None:
     player = Player(PlaybackBuffer(), MotionToRobot(robot), waits_for_posture=True)
     player.set_posture(robot.standing, age=0.1)
     with pytest.raises(MotionDataError, match="measured .* ago, expected at most 0.5 s"):
         player.set_posture(robot.standing, age=age)
-    feed(player, chunks(walker(60), "a"))
+    for chunk in chunks(walker(60), "a"):
+        player.push(chunk)
     assert run(player, 5) == []
 
 
 @pytest.mark.parametrize("dt", [0.02, 1 / 30, 0.005])
-def test_a_reference_window_lies_on_its_own_grid_and_meets_the_plan(player, walker, chunks, dt: float) -> None:
+def test_a_reference_window_lies_on_its_own_grid_and_meets_the_plan(player, walker, chunks, run, dt: float) -> None:
     for chunk in chunks(walker(60), "a"):
         player.push(chunk)
     frames = run(player, 100)
@@ -267,7 +242,7 @@ def test_a_reference_window_lies_on_its_own_grid_and_meets_the_plan(player, walk
 
 @pytest.mark.parametrize("waits_for_posture", [False, True], ids=["standing", "measured"])
 def test_motion_that_waits_for_its_start_does_not_begin_after_an_emergency_stop(
-    robot, walker, chunks, waits_for_posture
+    robot, walker, chunks, waits_for_posture, run, positions, assert_safe
 ) -> None:
     player = Player(PlaybackBuffer(), MotionToRobot(robot), waits_for_posture)
     for chunk in chunks(walker(60), "a"):
@@ -287,7 +262,7 @@ def test_motion_that_waits_for_its_start_does_not_begin_after_an_emergency_stop(
 
 
 def test_after_time_without_any_message_the_robot_goes_on_from_where_the_last_trajectory_ends(
-    player, robot, walker, chunks
+    player, robot, walker, chunks, run, positions, assert_safe
 ) -> None:
     for chunk in chunks(walker(200), "a"):
         player.push(chunk)
@@ -301,226 +276,3 @@ def test_after_time_without_any_message_the_robot_goes_on_from_where_the_last_tr
     np.testing.assert_allclose(positions(after)[0], rest, atol=1e-9)
     assert max(np.abs(positions(after) - rest).max(axis=1)) > 0.05  # the rest of the motion is played
     assert_safe(after, robot)
-
-
-class Controller:
-    """A joint trajectory controller that takes each trajectory as soon as it comes. Times are in frames."""
-
-    def __init__(self) -> None:
-        self._windows: list[tuple[float, RobotWindow]] = []
-
-    def receive(self, time: float, window: RobotWindow) -> None:
-        self._windows.append((time, window))
-
-    def largest_step(self) -> float:
-        """Largest difference between two trajectories at the moment when one replaces the other, [rad]."""
-        return max(
-            np.abs(self._at(time, after) - self._at(time, before)).max()
-            for (_, before), (time, after) in zip(self._windows, self._windows[1:], strict=False)
-        )
-
-    def largest_velocity(self, robot: Robot) -> float:
-        """Largest joint velocity from frame to frame, as a share of the limits."""
-        first, last = self._windows[0][0], self._windows[-1][0]
-        path = []
-        for time in np.arange(np.ceil(first), last, 0.25):
-            window = [window for received, window in self._windows if received <= time][-1]
-            path.append(self._at(time, window))
-        return float((np.abs(np.diff(path, axis=0)) * 120 / robot.velocity_limits).max())
-
-    @staticmethod
-    def _at(time: float, window: RobotWindow) -> np.ndarray:
-        q, v = window.trajectory.positions, window.trajectory.velocities / 30
-        x = np.clip(time - window.index, 0.0, len(q) - 1)
-        k = min(int(x), len(q) - 2)
-        s = x - k
-        position = (2 * s**3 - 3 * s**2 + 1) * q[k] + (3 * s**2 - 2 * s**3) * q[k + 1]
-        return position + (s**3 - 2 * s**2 + s) * v[k] + (s**3 - s**2) * v[k + 1]
-
-
-def play_late(player: Player, controller: Controller, ticks: int, lateness, plans=lambda _: True, between=None) -> None:
-    """Play as the node does, each frame sent so late, [frames]; ``between`` adds to that after the frame was taken."""
-    before = -1.0
-    for tick in range(ticks):
-        now = max(before, tick + 0.1 + lateness(tick))
-        before = now
-        frame = player.advance(frames_reached((now - tick) / 30))
-        if frame is not None:
-            if between is not None:
-                now = before = now + between(tick)
-            frame = player.refreshed(frame, frames_reached((now - tick) / 30))
-            if frame.is_new:
-                controller.receive(now + frame.human.index - tick, frame.robot)
-            player.sent(frame)
-        if plans(tick):
-            player.plan_ahead()
-
-
-def feed(player: Player, clips) -> None:
-    for chunk in clips:
-        player.push(chunk)
-
-
-@pytest.mark.parametrize("tick", [40, 41, 42, 43, 47])
-def test_a_controller_sees_no_step_at_an_emergency_stop(player, robot, walker, chunks, tick: int) -> None:
-    feed(player, chunks(walker(120), "a"))
-    controller = Controller()
-
-    def stop_at(k: int) -> float:
-        if k == tick:
-            player.stop()
-        return 0.0
-
-    play_late(player, controller, 90, stop_at)
-    assert controller.largest_step() < 2e-3
-    assert controller.largest_velocity(robot) < 1.05
-    assert player.is_stopped
-
-
-@pytest.mark.parametrize("stall", [2, 6, 9, 12, 20, 27])
-@pytest.mark.parametrize("tick", [40, 43])
-def test_a_controller_sees_no_step_after_a_stall(player, robot, walker, chunks, tick: int, stall: int) -> None:
-    feed(player, chunks(walker(200), "a"))
-    controller = Controller()
-    play_late(player, controller, 110, lambda k: max(0.0, tick + stall - k) if k >= tick else 0.0)
-    assert controller.largest_step() < 2e-3
-    assert controller.largest_velocity(robot) < 1.05
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_a_controller_sees_no_step_on_a_busy_machine(player, robot, walker, chunks, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    feed(player, chunks(walker(300), "a"))
-    controller = Controller()
-    stops = {int(random.integers(120, 180))} if seed % 2 else set()
-    late_stops = {int(random.integers(120, 180))} if seed == 2 else set()
-
-    def lateness(tick: int) -> float:
-        if tick in stops:
-            player.stop()
-        return float(random.exponential(1.0) * (random.random() < 0.3))
-
-    def between(tick: int) -> float:
-        if tick in late_stops:
-            player.stop()
-        return float(random.exponential(2.0) * (random.random() < 0.1))
-
-    play_late(player, controller, 220, lateness, lambda tick: random.random() < 0.4, between)
-    assert controller.largest_step() < 2e-3
-    assert controller.largest_velocity(robot) < 1.05
-
-
-def test_motion_goes_on_although_each_frame_is_a_little_late(player, robot, walker, chunks) -> None:
-    clip = walker(150)
-    feed(player, chunks(clip, "a"))
-    controller = Controller()
-    play_late(player, controller, 120, lambda tick: 1.5)
-    assert player.recalls == 0
-
-
-def test_motion_after_holding_is_not_recalled(player, walker, chunks) -> None:
-    feed(player, chunks(walker(40), "a"))
-    controller = Controller()
-    play_late(player, controller, 80, lambda tick: 0.0)
-    feed(player, chunks(walker(60, seed=1), "b"))
-    play_late(player, controller, 60, lambda tick: 0.0)
-    assert player.recalls == 0
-    assert controller.largest_step() < 2e-3
-
-
-def test_what_came_too_late_is_made_anew(player, walker, chunks) -> None:
-    feed(player, chunks(walker(120), "a"))
-    run(player, 40)
-    frame = next(frame for frame in (run(player, 1)[0] for _ in range(8)) if frame.is_new)
-    for _ in range(4):  # until the next block is planned
-        frame = player.advance()
-        player.plan_ahead()
-        if frame.is_new:
-            break
-    assert frame.is_new
-    assert player.refreshed(frame, 1) is frame
-    anew = player.refreshed(frame, 40)  # the robot, which knows only of older frames, has braked by then
-    assert anew.is_new and anew.human is frame.human
-    assert anew.robot.trajectory.committed > 40
-    assert np.ptp(anew.robot.trajectory.positions[35:41], axis=0).max() == 0.0
-
-
-def while_preparing(player: Player, do) -> None:
-    """Let something happen each time while frames are being retargeted."""
-    original = player.robot.prepare
-
-    def prepare(frames):
-        prepared = original(frames)
-        do()
-        return prepared
-
-    player.robot.prepare = prepare
-
-
-@pytest.mark.parametrize(
-    ("ticks_a_block", "late"), [(0, 0.75), (1, 0.3), (1, 1.5), (2, 0.0), (2, 0.3), (2, 0.75), (3, 0.0)]
-)
-def test_motion_is_played_although_planning_is_slow(player, walker, chunks, ticks_a_block: int, late: float) -> None:
-    feed(player, chunks(walker(300), "a"))
-    controller, played = Controller(), []
-
-    def play() -> None:
-        tick = len(played)
-        frame = player.advance(frames_reached(late / 30))
-        played.append(frame)
-        if frame is not None:
-            controller.receive(tick + late, frame.robot) if frame.is_new else None
-            player.sent(frame)
-
-    while_preparing(player, lambda: [play() for _ in range(ticks_a_block)])
-    while len(played) < 200:
-        before = len(played)
-        player._plan_block()
-        if len(played) == before:
-            play()
-    assert player.recalls <= 3
-    q = positions([frame for frame in played if frame is not None])
-    assert q[100:].std(axis=0).max() > 0.1  # it moves
-
-
-@pytest.mark.parametrize("ticks", [40, 41, 42, 43])
-def test_motion_goes_on_at_once_after_a_stall_of_half_a_minute(player, robot, walker, chunks, ticks: int) -> None:
-    feed(player, chunks(walker(600), "a"))
-    frames = run(player, ticks)
-    player.advance(frames_reached(30.0))  # what was due as the process fell asleep; too late to be sent
-    player.sit_out(60)
-    assert player.robot.end_index - player.buffer.next_index <= HORIZON
-    frames = run(player, 90)
-    q = positions(frames)
-    assert np.ptp(q[10:40], axis=0).max() > 0.1  # [rad]
-    assert_safe(frames, robot)
-    assert player.depth > 300  # what was not played yet is not lost
-    assert frames_reached(30.0) == frames_reached(LONGEST_DELAY)
-
-
-def test_a_stop_while_the_first_frames_are_being_retargeted_ends_the_motion_only(player, robot, walker, chunks) -> None:
-    feed(player, chunks(walker(60), "a"))
-    original = player.robot.prepare
-    player.robot.prepare = lambda frames: (player.stop(), original(frames))[1]
-    assert run(player, 10) == []
-    player.robot.prepare = original
-    player.reset()
-    assert run(player, 10) == []
-    feed(player, chunks(walker(60, seed=1), "b"))
-    frames = run(player, 80)
-    assert_safe(frames, robot)
-    assert np.ptp(positions(frames), axis=0).max() > 0.1
-
-
-def test_an_unexpected_error_in_the_first_frames_is_not_the_end(player, walker, chunks) -> None:
-    feed(player, chunks(walker(60), "a"))
-    original = player.robot.prepare
-
-    def fails_once(frames):
-        player.robot.prepare = original
-        raise RuntimeError("once")
-
-    player.robot.prepare = fails_once
-    with pytest.raises(RuntimeError, match="once"):
-        player.plan_ahead()
-    assert len(run(player, 40)) > 30

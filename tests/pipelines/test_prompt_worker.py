@@ -8,8 +8,8 @@ import pytest
 
 from llamo_ros.core.errors import PromptError
 from llamo_ros.motion.clip import MotionClip
-from llamo_ros.pipelines.playback import StreamChunk
 from llamo_ros.pipelines.prompt_worker import MAX_QUEUE, Prompt, PromptWorker
+from llamo_ros.pipelines.stream import StreamChunk
 
 
 @dataclass(frozen=True)

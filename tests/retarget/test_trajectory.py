@@ -283,3 +283,25 @@ def test_inputs_are_not_written_to_and_outputs_are_the_callers_own(g1: Robot) ->
     measured += 1.0
     np.testing.assert_array_equal(shaper.window(0).positions[0], g1.standing)
     assert np.abs(shaper.window(0).positions[1] - planned[0]).min() > 0.9
+
+
+def test_cubics_between_the_points_stay_inside_the_limits(g1: Robot) -> None:
+    """What a joint trajectory controller makes of a window: positions and velocities joined by cubic splines."""
+    generator = np.random.default_rng(0)
+    shaper, s = TrajectoryShaper(g1, blend_s=0.0), np.linspace(0.0, 1.0, 21)[:, None, None]
+    weights = 2 * s**3 - 3 * s**2 + 1, s**3 - 2 * s**2 + s, 3 * s**2 - 2 * s**3, s**3 - s**2
+    rates = 6 * s**2 - 6 * s, 3 * s**2 - 4 * s + 1, 6 * s - 6 * s**2, 3 * s**2 - 2 * s
+    nearest, largest = np.inf, -np.inf
+    for target in generator.uniform(g1.lower, g1.upper, (40, 1, g1.model.joint_count)):
+        side = generator.choice([-1.0, 0.0, 1.0], g1.model.joint_count)  # at a limit, or anywhere
+        end = np.where(side == 0, target, np.where(side > 0, g1.upper, g1.lower))
+        shaper.push(np.repeat(end, int(generator.integers(2, 12)), axis=0))
+        window = shaper.window(max(shaper.end_index - 14, 0))
+        ends = window.positions[:-1], window.velocities[:-1] / RATE, window.positions[1:], window.velocities[1:] / RATE
+        q = sum(weight * end for weight, end in zip(weights, ends, strict=True))
+        v = sum(rate * end for rate, end in zip(rates, ends, strict=True)) * RATE
+        nearest = min(nearest, (q - g1.lower).min(), (g1.upper - q).min())
+        excess = (np.abs(v) - g1.velocity_limits) / (g1.acceleration_limits / RATE)
+        largest = max(largest, excess.max())
+    assert nearest >= -1e-9
+    assert largest <= 0.25 + 1e-9

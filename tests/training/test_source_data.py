@@ -10,7 +10,6 @@ from llamo_ros.core.errors import DatasetError
 from llamo_ros.motion.rotations import geodesic_angle, rotation_about_y
 from llamo_ros.training.source_data import read_sequences
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 ROW = {
     "id": "one",
     "kind": "bandai",
@@ -109,10 +108,8 @@ def test_a_shard_of_another_layout_is_refused(tmp_path: Path) -> None:
         list(read_sequences(write(tmp_path, [ROW], rotvec=np.zeros((9, 22, 3), dtype=np.float32))))
 
 
-def test_the_real_data_has_the_documented_sequences() -> None:
-    if not SHARED.is_dir():
-        pytest.skip(f"no source data at {SHARED}")
-    sequences = list(read_sequences(SHARED))
+def test_the_real_data_has_the_documented_sequences(shared_folder: Path) -> None:
+    sequences = list(read_sequences(shared_folder / "data"))
     assert len(sequences) == 3843
     assert {s.kind for s in sequences} == {"h3d", "cmu_trial", "hdm05", "bandai"}
     for sequence in sequences[::400]:
