@@ -224,7 +224,8 @@ class PosePublisherNode(Closable):
                     since_first = _nanoseconds(frame.human.index * period)
                     if first_ns is None:
                         # When it is due, also if it is late: all later ones are counted from here.
-                        first_ns = self.get_clock().now().nanoseconds + _nanoseconds(beats.left) - since_first
+                        due_ns = self.get_clock().now().nanoseconds + _nanoseconds(beats.left)
+                        first_ns = max(0, due_ns) - since_first  # simulated time may still stand at 0
                     self._publish(frame, first_ns + since_first, beats)
                 self._is_due.set()
                 problem = self._human_pose.take_error()

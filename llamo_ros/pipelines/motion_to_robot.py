@@ -87,6 +87,7 @@ class MotionToRobot:
         self._retargeter = Retargeter(robot)
         self._shaper = TrajectoryShaper(robot, FRAME_RATE, speed, blend_s)
         self._first: int | None = None  # index on the time line of the shaper's frame 0, the start posture
+        self._start = robot.standing
         self._roots: list[tuple[FloatArray, FloatArray, FloatArray, PlayMode, str]] = []
         self._roots_first = 0
         self._held = 0
@@ -121,7 +122,9 @@ class MotionToRobot:
         Raises:
             MotionDataError: the posture is not one of this robot.
         """
-        self._shaper.start_from(self.robot.standing if positions is None else positions)
+        posture = self.robot.standing if positions is None else positions
+        self._shaper.start_from(posture)
+        self._start = np.array(posture, dtype=np.float64)
         self._retargeter.reset()
         self._first, self._roots, self._held = index - 1, [], 0
 
@@ -229,6 +232,16 @@ class MotionToRobot:
             rows[0][3],
             rows[0][4],
         )
+
+    def resting(self) -> RobotWindow:
+        """What a robot does that has not got any window: it rests where it was at the start. Frames must be planned."""
+        positions = np.tile(self._start, (2, 1))
+        trajectory = TrajectoryWindow(
+            self.robot.joint_names, 0, np.arange(2) / FRAME_RATE, positions, np.zeros_like(positions), committed=2
+        )
+        root, quaternion, contacts, mode, text = self._roots[0]
+        twice = [np.tile(row, (2, 1)) for row in (root, quaternion, contacts)]
+        return RobotWindow(self._first or 0, trajectory, *twice, mode, text)
 
     def _prepared(self, frames: Sequence[PlayedFrame]) -> PreparedFrames:
         """Retarget frames that are all motion, or all braking and holding; of the latter only what still moves."""

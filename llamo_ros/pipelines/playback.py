@@ -201,7 +201,7 @@ class PlaybackBuffer:
             return
         self._paused = True
         rest: list[Stream] = []
-        for stream, clip in self._line.cut():
+        for stream, clip in self._line.rest():
             stream.waiting.insert(0, clip)
             stream.append = bool(rest)
             rest.append(stream)
@@ -211,6 +211,7 @@ class PlaybackBuffer:
             rest.append(self._playing)
         self._pending = deque([*rest, *(stream for stream in self._pending if stream not in rest)])
         self._playing = None
+        self._line.cut()
 
     def resume(self) -> None:
         """Go on after :meth:`pause`, with a cross-fade."""

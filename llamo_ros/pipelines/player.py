@@ -30,6 +30,7 @@ _ON_THE_WAY = 0.005  # [s] from sending a frame until the robot follows it
 _ON_ITS_PATH = 0.3
 _RECALL_MARGIN = 2  # frames; what is planned anew begins that much later, so that it can be sent before it is reached
 _SAME = 1e-9  # [rad]
+_START_STEP = 0.01  # [rad]; how far a first window may have moved by when the robot gets it, which rests until then
 # [s]; a frame that is later is not sent any more. After a longer pause of the whole process, time goes on from now,
 # not in a rush, see :meth:`Player.sit_out`.
 LONGEST_DELAY = 1.0
@@ -300,9 +301,10 @@ class Player:
     def _frame(self, human: PlayedFrame, reached: int) -> PlayerFrame:
         window, until = self.robot.window(human.index), human.index + reached
         if not self._is_expected(window, until):
-            # The robot has passed the end of what was sent and brakes, or a stop recalled what it has reached.
+            # The robot has passed the end of what was sent and brakes, a stop recalled what it has reached, or what it
+            # gets first is late.
             self._recalls += 1
-            self.robot.follow(self._sent, until if self._is_stopped else until + _RECALL_MARGIN)
+            self.robot.follow(self._sent or self.robot.resting(), until if self._is_stopped else until + _RECALL_MARGIN)
             self.buffer.recommit(self.robot.end_index)
             self._is_new = True
             window = self.robot.window(human.index)
@@ -310,11 +312,10 @@ class Player:
         return PlayerFrame(human, window, self._is_stopped, is_new, self._recalls)
 
     def _is_expected(self, window: RobotWindow, until: int) -> bool:
-        """Whether a window says of the frames up to ``until`` what the robot was sent last."""
-        if self._sent is None:
-            return True
+        """Whether a window says of the frames up to ``until`` what the robot was sent last, or rests if it was not."""
+        sent, tolerance = (self.robot.resting(), _START_STEP) if self._sent is None else (self._sent, _SAME)
         indices = np.arange(window.index, until + 1)
-        return np.abs(window.positions_at(indices) - self._sent.positions_at(indices)).max() <= _SAME
+        return np.abs(window.positions_at(indices) - sent.positions_at(indices)).max() <= tolerance
 
     def _has_begun(self) -> bool:
         """Start the robot as soon as there is motion and, where it is needed, a posture to start from."""

@@ -155,16 +155,18 @@ class TimeLine:
         )
         self._make_tail()
 
-    def cut(self) -> list[tuple[Stream, MotionClip]]:
-        """Let motion end in a braking tail as soon as may be; returns what is not played, as it came, by stream."""
-        index, rest = self._next_change, []
-        frames = list(self._frames)[max(index - self._begin, 0) :]
+    def rest(self) -> list[tuple[Stream, MotionClip]]:
+        """The motion that :meth:`cut` would drop, as it came, by stream."""
+        rest, frames = [], list(self._frames)[max(self._next_change - self._begin, 0) :]
         running = (frame for frame in frames if frame.mode is not PlayMode.HOLD)
         for stream, group in groupby(running, key=lambda frame: frame.stream):
             rotations, roots = zip(*((frame.raw_rotations, frame.raw_root) for frame in group), strict=True)
             rest.append((stream, MotionClip(np.stack(rotations), np.stack(roots))))
-        self._cut_at(index)
         return rest
+
+    def cut(self) -> None:
+        """Let motion end in a braking tail as soon as may be."""
+        self._cut_at(self._next_change)
 
     def cut_from(self, index: int) -> None:
         """Let motion end before ``index`` in a braking tail; later frames are dropped even if they are committed."""

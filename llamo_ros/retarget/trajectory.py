@@ -5,7 +5,8 @@ differences, across chunks, prompts, stops and starts; and from every frame each
 position limit. T frames, J joints.
 
 A controller that joins the points by cubic splines keeps the position limits between them too. Its velocity there may
-exceed the limit: by the acceleration limit / (4 * frame_rate), twice that close to a position limit.
+exceed the limit: by the acceleration limit / (4 * frame_rate), twice that close to a position limit. A joint that
+starts outside its position limits only moves inwards; its velocity between the points may exceed the limit by more.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llamo_ros.pipelines.motion_to_robot import RobotWindow
+from llamo_ros.pipelines.motion_to_robot import MotionToRobot, RobotWindow
+from llamo_ros.pipelines.playback import PlaybackBuffer
 from llamo_ros.pipelines.player import HORIZON, LONGEST_DELAY, Player, frames_reached
 from llamo_ros.retarget.profile import Robot
 
@@ -25,6 +26,11 @@ class Controller:
             np.abs(self._at(time, after) - self._at(time, before)).max()
             for (_, before), (time, after) in zip(self._windows, self._windows[1:], strict=False)
         )
+
+    def first_step(self, posture: np.ndarray) -> float:
+        """Largest difference between where the robot rests and the first trajectory as it comes, [rad]."""
+        time, window = self._windows[0]
+        return float(np.abs(self._at(time, window) - posture).max())
 
     def largest_velocity(self, robot: Robot) -> float:
         """Largest joint velocity from frame to frame, as a share of the limits."""
@@ -66,6 +72,43 @@ def play_late(player: Player, controller: Controller, ticks: int, lateness, plan
 def feed(player: Player, clips) -> None:
     for chunk in clips:
         player.push(chunk)
+
+
+@pytest.mark.parametrize("late", [0.0, 1.5, 4.0, 12.0, 27.0])
+@pytest.mark.parametrize("is_late_to_be_taken", [True, False])
+@pytest.mark.parametrize("blend", [1.0, 0.0])
+def test_a_first_trajectory_that_is_late_begins_where_the_robot_rests(
+    robot, walker, chunks, blend: float, is_late_to_be_taken: bool, late: float
+) -> None:
+    player, controller, delays = Player(PlaybackBuffer(), MotionToRobot(robot, blend)), Controller(), [late]
+    feed(player, chunks(walker(120), "a"))
+
+    def delay(tick: int) -> float:
+        return delays.pop() if delays and player.robot.has_planned else 0.0
+
+    if is_late_to_be_taken:
+        play_late(player, controller, 90, delay)
+    else:
+        play_late(player, controller, 90, lambda _: 0.0, between=delay)
+    assert not delays
+    assert controller.first_step(robot.standing) < 0.01
+    assert controller.largest_step() < 2e-3
+    assert controller.largest_velocity(robot) > 0.01  # it moves
+
+
+def test_a_first_trajectory_after_a_long_stall_begins_where_the_robot_rests(
+    player, robot, walker, chunks, run, positions, assert_safe
+) -> None:
+    feed(player, chunks(walker(300), "a"))
+    assert player.advance() is None
+    player.plan_ahead()
+    player.advance(frames_reached(30.0))
+    player.sit_out(60)
+    frames = run(player, 60)
+    assert frames[0].is_new
+    assert np.abs(positions(frames)[0] - robot.standing).max() < 0.01
+    assert np.ptp(positions(frames), axis=0).max() > 0.1
+    assert_safe(frames, robot)
 
 
 @pytest.mark.parametrize("tick", [40, 41, 42, 43, 47])
@@ -117,12 +160,11 @@ def test_a_controller_sees_no_step_on_a_busy_machine(player, robot, walker, chun
     assert controller.largest_velocity(robot) < 1.05
 
 
-def test_motion_goes_on_although_each_frame_is_a_little_late(player, robot, walker, chunks) -> None:
-    clip = walker(150)
-    feed(player, chunks(clip, "a"))
-    controller = Controller()
-    play_late(player, controller, 120, lambda tick: 1.5)
-    assert player.recalls == 0
+@pytest.mark.parametrize(("begin", "recalls"), [(0, 1), (1, 1), (20, 0)])  # one: the first trajectory
+def test_motion_goes_on_although_each_frame_is_a_little_late(player, walker, chunks, begin: int, recalls: int) -> None:
+    feed(player, chunks(walker(150), "a"))
+    play_late(player, Controller(), 120, lambda tick: 1.5 if tick >= begin else 0.0)
+    assert player.recalls == recalls
 
 
 def test_motion_after_holding_is_not_recalled(player, walker, chunks) -> None:
