@@ -22,20 +22,44 @@ class MotionVaeConfig:
     Attributes:
         latent_dim: Channels of a latent (paper: 32; 16 reconstructs poorly, 64 makes the flow head unstable).
         width: Channels inside the encoder and the decoder.
-        dilations: One residual block per entry, in each half, at latent rate; kernel 3 causal.
-        sigma_max: Training noise on latents: z = mu + sigma eps, sigma ~ U(0, sigma_max) as a standard deviation, one
-            draw per latent (paper Eq. 3; scale is our choice, see docs/decisions.md).
+        dilations: Causal residual blocks of kernel 3. "patch": one block per entry, in each half, at latent rate.
+            "conv": one block per entry in each ResNet, in this order (paper: 9, 3, 1).
+        sigma_max: C_sigma of paper Eq. 3: z = mu + sigma eps, sigma ~ U(0, sigma_max) in training.
+        body: "patch" folds 4 frames into one vector; "conv" is the paper's convolutional autoencoder.
+        variance: What U(0, sigma_max) is: "std", "variance", or "predicted": no draw, the encoder predicts the variance
+            as in a plain VAE (the paper's ablation).
+        sigma_per: One draw of sigma per "element", "token" (latent) or "clip".
     """
 
     latent_dim: int = 32
     width: int = 512
     dilations: tuple[int, ...] = (1, 2, 4)
     sigma_max: float = 0.05
+    body: str = "patch"
+    variance: str = "std"
+    sigma_per: str = "token"
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3's scaling of the rotary frequencies, so that long contexts fit (transformers' ``llama3`` rope type)."""
+
+    factor: float = 32.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_positions: int = 8192
 
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """Llama architecture of the text model; the motion branch of the Mixture-of-Transformers is its twin."""
+    """Llama architecture of the text model; the motion branch of the Mixture-of-Transformers is its twin.
+
+    Attributes:
+        head_size: Width of one attention head; 0 is width / heads.
+        rope_scaling: None for plain rotary embeddings.
+        separate_motion: False sends motion through the text branch too: no Mixture-of-Transformers, the ablation that
+            costs the language model its language.
+    """
 
     vocab_size: int = 2048
     width: int = 320
@@ -47,11 +71,14 @@ class BackboneConfig:
     norm_eps: float = 1e-5
     max_positions: int = 4096
     tie_embeddings: bool = True
+    head_size: int = 0
+    rope_scaling: RopeScaling | None = None
+    separate_motion: bool = True
 
     @property
     def head_dim(self) -> int:
         """Width of one attention head."""
-        return self.width // self.heads
+        return self.head_size or self.width // self.heads
 
 
 @dataclass(frozen=True)
@@ -64,12 +91,14 @@ class FlowHeadConfig:
         modulation: "separable" makes every shift, scale and gate A(SiLU(t)) + C(SiLU(c)), so that the time part is a
             table and the condition part one matrix-vector product per latent; "joint" is MAR's A(SiLU(t + c)).
         time_scale: Flow time is multiplied by this before the sinusoidal embedding (t itself is 0..1).
+        affine_norm: Whether the blocks' LayerNorms have weights of their own, as MAR's.
     """
 
     width: int = 256
     blocks: int = 4
     modulation: str = "separable"
     time_scale: float = 1000.0
+    affine_norm: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +106,7 @@ class GenerationConfig:
     """Defaults of sampling; each can be overridden per prompt."""
 
     flow_steps: int = 50
+    solver: str = "euler"
     guidance_scale: float = 2.5
     temperature: float = 1.0
     exit_threshold: float = 0.5
@@ -86,7 +116,14 @@ class GenerationConfig:
 
 @dataclass(frozen=True)
 class LlamoConfig:
-    """The whole model. See the parts for the meaning of each number."""
+    """The whole model. See the parts for the meaning of each number.
+
+    Attributes:
+        name: Of the preset it was built from.
+        exit_width: Channels inside the exit head.
+        motion_dropout: On the motion branch, in training.
+        dtype: Of the weights in memory: "float32" or "bfloat16".
+    """
 
     name: str = "custom"
     vae: MotionVaeConfig = field(default_factory=MotionVaeConfig)
@@ -95,6 +132,7 @@ class LlamoConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     exit_width: int = 128
     motion_dropout: float = 0.1
+    dtype: str = "float32"
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary, the content of config.json."""
@@ -119,6 +157,8 @@ class LlamoConfig:
                 part_values = dict(values[name])
                 if "dilations" in part_values:
                     part_values["dilations"] = tuple(part_values["dilations"])
+                if part_values.get("rope_scaling"):
+                    part_values["rope_scaling"] = RopeScaling(**part_values["rope_scaling"])
                 values[name] = part(**part_values)
             return cls(**values)
         except (KeyError, TypeError) as error:
@@ -128,23 +168,65 @@ class LlamoConfig:
             ) from error
 
 
+# The paper's motion side, the same at every size (supplement, section 1): convolutional VAE with 32 channels, flow head
+# of 12 blocks of width 1536.
+_PAPER: dict[str, Any] = {
+    "vae": MotionVaeConfig(width=1024, dilations=(9, 3, 1), sigma_max=0.01, body="conv"),
+    "flow_head": FlowHeadConfig(width=1536, blocks=12, modulation="joint", affine_norm=True),
+    "generation": GenerationConfig(guidance_scale=1.0),
+    "exit_width": 1024,
+    "motion_dropout": 0.0,
+    "dtype": "bfloat16",
+}
+_LLAMA3: dict[str, Any] = {"vocab_size": 128_256, "rope_theta": 500_000.0, "max_positions": 131_072}
+
+PRESETS: dict[str, LlamoConfig] = {
+    "tiny": LlamoConfig(
+        name="tiny",
+        vae=MotionVaeConfig(latent_dim=8, width=32, dilations=(1, 2)),
+        backbone=BackboneConfig(vocab_size=300, width=32, layers=2, heads=2, kv_heads=1, ffn_width=64),
+        flow_head=FlowHeadConfig(width=32, blocks=2),
+        exit_width=16,
+    ),
+    # Chosen by benchmarks/sampling_choice.py: less noise at the start of the flow is less jitter at its end.
+    "mini": LlamoConfig(name="mini", generation=GenerationConfig(guidance_scale=3.0, temperature=0.8)),
+    "1b": LlamoConfig(
+        name="1b",
+        backbone=BackboneConfig(
+            width=2048, layers=16, heads=32, kv_heads=8, ffn_width=8192, rope_scaling=RopeScaling(32.0), **_LLAMA3
+        ),
+        **_PAPER,
+    ),
+    "3b": LlamoConfig(
+        name="3b",
+        backbone=BackboneConfig(
+            width=3072, layers=28, heads=24, kv_heads=8, ffn_width=8192, rope_scaling=RopeScaling(32.0), **_LLAMA3
+        ),
+        **_PAPER,
+    ),
+    "8b": LlamoConfig(
+        name="8b",
+        backbone=BackboneConfig(
+            width=4096,
+            layers=32,
+            heads=32,
+            kv_heads=8,
+            ffn_width=14_336,
+            rope_scaling=RopeScaling(8.0),
+            tie_embeddings=False,
+            **_LLAMA3,
+        ),
+        **_PAPER,
+    ),
+}
+
+
 def preset(name: str) -> LlamoConfig:
-    """Named sizes: ``tiny`` (random weights, for tests) and ``mini`` (the embedded default).
+    """Named sizes: ``tiny`` (for tests), ``mini`` (the embedded default), ``1b``, ``3b`` and ``8b`` (the paper's).
 
     Raises:
         ParameterError: there is no such preset.
     """
-    presets = {
-        "tiny": LlamoConfig(
-            name="tiny",
-            vae=MotionVaeConfig(latent_dim=8, width=32, dilations=(1, 2)),
-            backbone=BackboneConfig(vocab_size=300, width=32, layers=2, heads=2, kv_heads=1, ffn_width=64),
-            flow_head=FlowHeadConfig(width=32, blocks=2),
-            exit_width=16,
-        ),
-        # Chosen by benchmarks/sampling_choice.py: less noise at the start of the flow is less jitter at its end.
-        "mini": LlamoConfig(name="mini", generation=GenerationConfig(guidance_scale=3.0, temperature=0.8)),
-    }
-    if name not in presets:
-        raise ParameterError(f"there is no preset {name!r}. Presets: {', '.join(presets)}.")
-    return presets[name]
+    if name not in PRESETS:
+        raise ParameterError(f"there is no preset {name!r}. Presets: {', '.join(PRESETS)}.")
+    return PRESETS[name]

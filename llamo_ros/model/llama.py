@@ -86,10 +86,10 @@ class LlamaBranch(nn.Module):
 
 
 def rotary_tables(config: BackboneConfig, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (1, 1, S, E) of rotary position embedding for integer ``positions`` (S,)."""
+    """Cosine and sine (B or 1, 1, S, E) of rotary position embedding for integer ``positions`` (S,) or (B, S)."""
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=positions.device) / config.head_dim
-    angles = positions[:, None].float() * (1.0 / (config.rope_theta**exponents))
-    angles = torch.cat((angles, angles), dim=-1)[None, None]
+    angles = torch.atleast_2d(positions)[..., None].float() * (1.0 / (config.rope_theta**exponents))
+    angles = torch.cat((angles, angles), dim=-1)[:, None]
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
