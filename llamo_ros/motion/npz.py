@@ -5,6 +5,7 @@ layout               told by the keys                             conventions
 ==================== ============================================ =====================================================
 ours (version 1)     ``llamo_motion_version`` and those below     smpl22, y up, metres, quaternions wxyz
 AMASS                ``poses``, ``trans``, ``mocap_framerate``    SMPL, SMPL-H or SMPL-X axis-angle; z up
+AMASS in parts       ``root_orient``, ``pose_body``, ``trans``    the same, where ``poses`` is absent
 SMPL                 ``global_orient``, ``body_pose``, ``transl`` SMPL or SMPL-X axis-angle; y up
 ==================== ============================================ =====================================================
 
@@ -39,6 +40,7 @@ PELVIS_IN_SMPL = np.array([-0.002, -0.223, 0.028])  # SMPL and SMPL-H
 PELVIS_IN_SMPLX = np.array([0.003, -0.351, 0.012])
 _SMPLX_POSE_JOINTS = 55  # of AMASS's ``poses``: SMPL has 24, SMPL-H 52
 _SMPLX_BODY_JOINTS = 21  # of ``body_pose``: SMPL has 23
+_SMPLX_ONLY_KEY = "pose_jaw"
 # Columns are the file's axes in ours: z up, x sideways becomes y up, x sideways.
 _Z_UP_TO_Y_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 
@@ -96,6 +98,12 @@ def load_npz(path: str | Path, *, frame_rate: float | None = None, up: Literal["
             pelvis = PELVIS_IN_SMPLX if poses.shape[1] == _SMPLX_POSE_JOINTS else PELVIS_IN_SMPL
             positions = archive.array("trans", 2, 3) + pelvis
             parts = _smpl_parts(archive, poses, positions, _AMASS_RATE_KEYS, frame_rate, up or "z")
+        elif "pose_body" in archive.keys:
+            root = archive.joints("root_orient", 1)
+            poses = np.concatenate([root, archive.joints("pose_body", JOINT_COUNT - 1, len(root))], axis=1)
+            pelvis = PELVIS_IN_SMPLX if _SMPLX_ONLY_KEY in archive.keys else PELVIS_IN_SMPL
+            positions = archive.array("trans", 2, 3) + pelvis
+            parts = _smpl_parts(archive, poses, positions, _AMASS_RATE_KEYS, frame_rate, up or "z")
         elif "body_pose" in archive.keys:
             root = archive.joints("global_orient", 1)
             body = archive.joints("body_pose", JOINT_COUNT - 1, len(root))
@@ -106,7 +114,7 @@ def load_npz(path: str | Path, *, frame_rate: float | None = None, up: Literal["
         else:
             raise MotionFileError(
                 f"{path} is of no known layout; it has {archive.listing()}. Expected {_VERSION_KEY} (ours), "
-                "poses and trans (AMASS), or global_orient, body_pose and transl (SMPL)."
+                "trans with poses or root_orient and pose_body (AMASS), or global_orient, body_pose and transl (SMPL)."
             )
     rotations, positions, rate, text = parts
     if len(rotations) != len(positions):
@@ -240,7 +248,7 @@ class _Archive:
                 f"n >= {count} joints, as axis-angle."
             )
         if frames is not None and len(value) != frames:
-            raise MotionFileError(f"{self.path}: {key} has {len(value)} frames, global_orient has {frames}.")
+            raise MotionFileError(f"{self.path}: {key} has {len(value)} frames, the root has {frames}.")
         self._check_finite(key, value)
         return value.reshape(len(value), value.shape[1] // 3, 3).astype(np.float64)
 

@@ -1,13 +1,18 @@
-"""Read the source motion data (``shared/data``): ``index.jsonl`` and its npz shards, one sequence at a time.
+"""Source motion data, one sequence at a time: a folder with ``index.jsonl`` and the npz shards that its rows name.
 
-The folder's README has the layout. A sequence keeps its integers as stored and becomes a
-:class:`~llamo_ros.motion.clip.MotionClip` only when its ``clip`` is asked for, so reading the index costs nothing.
+``llamo data import`` writes this layout, ``llamo data pack`` reads it. A sequence keeps its integers as stored and
+becomes a :class:`~llamo_ros.motion.clip.MotionClip` only when its ``clip`` is asked for. A shard holds ``rotvec_i16``
+(N, 22, 3), local axis-angle rotations as int16, and ``trans`` (N, 3), pelvis positions in metres, float32; y up.
+
+A row of the index has at least ``id``, ``kind``, ``split``, ``fps``, ``shard``, ``start``, ``length`` (frames),
+``captions`` (``text``, ``start``, ``end``: seconds inside the sequence, null for all of it) and ``licence``.
 """
 
 from __future__ import annotations
 
 import json
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +23,14 @@ from numpy.typing import NDArray
 
 from llamo_ros.core.errors import DatasetError
 from llamo_ros.motion.clip import MotionClip
-from llamo_ros.motion.rotations import axis_angle_to_matrix
+from llamo_ros.motion.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from llamo_ros.motion.skeleton import JOINT_COUNT
 
 INDEX_NAME = "index.jsonl"
 # Axis-angle is stored as int16: the full range is half a turn, so one unit is about 1e-4 rad.
 RADIANS_PER_UNIT = np.pi / 32767
+# Shards kept open while reading: rows of one shard need not stand together, and memory stays bounded.
+_OPEN_SHARDS = 4
 _REQUIRED = ("id", "kind", "split", "fps", "shard", "start", "length", "captions", "licence")
 
 
@@ -48,7 +55,7 @@ class Sequence:
 
     Attributes:
         id: Unique name, e.g. ``"002510"``, ``"bn_..."``.
-        kind: ``h3d``, ``cmu_trial``, ``hdm05`` or ``bandai``.
+        kind: Which data set it is of, e.g. ``h3d``, ``cmu_trial``, ``hdm05``, ``bandai``, or the name of an import.
         split: ``train``, ``val`` or ``test``.
         licence: Licence of motion and captions, as in the index.
         content: Label of what is done (Bandai, HDM05); empty where there is none.
@@ -88,8 +95,14 @@ class Sequence:
         return MotionClip(rotations, self.trans, frame_rate=self.frame_rate, text=text)
 
 
+def stored_arrays(clip: MotionClip) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+    """A clip as a shard holds it: ``rotvec_i16`` (T, 22, 3), to 1e-4 rad, and ``trans`` (T, 3)."""
+    rotvec = np.rint(matrix_to_axis_angle(clip.rotations) / RADIANS_PER_UNIT)
+    return np.clip(rotvec, -32767, 32767).astype(np.int16), clip.root_positions.astype(np.float32)
+
+
 def read_sequences(folder: str | Path, keep: Callable[[Mapping[str, Any]], bool] | None = None) -> Iterator[Sequence]:
-    """Sequences of a source data folder, in the order of the index. A shard is opened when its first row is reached.
+    """Sequences of a source data folder, in the order of the index. A shard is read when a row of it is reached.
 
     Args:
         folder: Folder with ``index.jsonl`` and the npz shards it names.
@@ -102,13 +115,16 @@ def read_sequences(folder: str | Path, keep: Callable[[Mapping[str, Any]], bool]
         DatasetError: the index or a shard is missing, damaged, or does not fit its row. The message names the row.
     """
     folder = Path(folder)
-    shards: dict[str, tuple[NDArray[np.int16], NDArray[np.float32]]] = {}
-    for number, row in _index_rows(folder / INDEX_NAME):
+    shards: OrderedDict[str, tuple[NDArray[np.int16], NDArray[np.float32]]] = OrderedDict()
+    for number, row in read_index(folder):
         if keep is not None and not keep(row):
             continue
         name = row["shard"]
         if name not in shards:
+            if len(shards) == _OPEN_SHARDS:
+                shards.popitem(last=False)
             shards[name] = _read_shard(folder / name)
+        shards.move_to_end(name)
         rotvec, trans = shards[name]
         start, stop = row["start"], row["start"] + row["length"]
         if not 0 <= start < stop <= len(trans):
@@ -131,22 +147,44 @@ def read_sequences(folder: str | Path, keep: Callable[[Mapping[str, Any]], bool]
         )
 
 
-def _index_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def sequence_count(folder: str | Path) -> int:
+    """Number of rows of a folder's index, unchecked: what a progress bar counts up to.
+
+    Raises:
+        DatasetError: the index is missing.
+    """
+    path = Path(folder) / INDEX_NAME
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with open(path, "rb") as file:
+            return sum(1 for line in file if line.strip())
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error}. Give the folder that holds {INDEX_NAME}.") from error
+
+
+def read_index(folder: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers and checked rows of a folder's index; no motion is read.
+
+    Raises:
+        DatasetError: the index is missing, or a row is malformed. The message names the line.
+    """
+    path = Path(folder) / INDEX_NAME
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _checked_row(line, f"{path} line {number}")
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"cannot read {path}: {error}. Give the folder that holds {INDEX_NAME}.") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DatasetError(f"{path} line {number} is not JSON: {error}. Copy the file anew.") from error
-        problem = _problem(row)
-        if problem:
-            raise DatasetError(f"{path} line {number} {problem}. The data folder's README has the layout.")
-        yield number, row
+
+
+def _checked_row(line: str, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DatasetError(f"{place} is not JSON: {error}. Copy the file anew.") from error
+    if problem := _problem(row):
+        raise DatasetError(f"{place} {problem}. llamo_ros/training/source_data.py has the layout.")
+    return row
 
 
 def _problem(row: Any) -> str:

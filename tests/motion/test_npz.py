@@ -75,6 +75,19 @@ def test_amass_layout_becomes_y_up(random_clip: Callable, tmp_path: Path, joints
     assert_same(load_npz(tmp_path / "amass.npz"), clip)
 
 
+@pytest.mark.parametrize(
+    ("extra", "pelvis"), [({}, PELVIS_IN_SMPL), ({"pose_jaw": np.zeros((40, 3))}, PELVIS_IN_SMPLX)]
+)
+def test_amass_in_parts_is_read_like_the_whole(
+    random_clip: Callable, tmp_path: Path, extra: dict[str, np.ndarray], pelvis: np.ndarray
+) -> None:
+    clip = random_clip(0, frame_rate=120.0)
+    arrays = amass_arrays(clip, pelvis=pelvis)
+    poses = arrays.pop("poses")
+    np.savez(tmp_path / "parts.npz", root_orient=poses[:, :3], pose_body=poses[:, 3:66], **arrays, **extra)
+    assert_same(load_npz(tmp_path / "parts.npz"), clip)
+
+
 def test_newer_amass_key_of_the_frame_rate_is_read(random_clip: Callable, tmp_path: Path) -> None:
     arrays = amass_arrays(random_clip(0))
     arrays["mocap_frame_rate"] = arrays.pop("mocap_framerate") * 2

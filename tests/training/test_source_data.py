@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from llamo_ros.core.errors import DatasetError
+from llamo_ros.motion.clip import MotionClip
 from llamo_ros.motion.rotations import geodesic_angle, rotation_about_y
-from llamo_ros.training.source_data import read_sequences
+from llamo_ros.training import source_data
+from llamo_ros.training.source_data import read_sequences, sequence_count, stored_arrays
 
 ROW = {
     "id": "one",
@@ -106,6 +109,52 @@ def test_a_damaged_shard_is_refused(tmp_path: Path) -> None:
 def test_a_shard_of_another_layout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"int16 \(N, 22, 3\)"):
         list(read_sequences(write(tmp_path, [ROW], rotvec=np.zeros((9, 22, 3), dtype=np.float32))))
+
+
+def test_stored_arrays_read_back_to_a_tenth_of_a_milliradian(random_clip: Callable, tmp_path: Path) -> None:
+    clip = random_clip(0)
+    rotvec, trans = stored_arrays(clip)
+    np.savez(tmp_path / "motion.npz", rotvec_i16=rotvec, trans=trans)
+    (tmp_path / "index.jsonl").write_text(json.dumps({**ROW, "start": 0, "length": len(clip)}))
+    (sequence,) = read_sequences(tmp_path)
+    # Half a unit of 1e-4 rad on each of three axes.
+    assert geodesic_angle(sequence.clip.rotations, clip.rotations).max() < 1e-4
+    np.testing.assert_allclose(sequence.clip.root_positions, clip.root_positions, atol=1e-6)
+
+
+def test_a_half_turn_is_stored_within_the_range_of_its_integers() -> None:
+    rotations = np.tile(np.eye(3), (2, 22, 1, 1))
+    rotations[:, 0] = np.diag([-1.0, 1.0, -1.0])
+    rotvec, _ = stored_arrays(MotionClip(rotations, np.zeros((2, 3))))
+    assert np.abs(rotvec[:, 0, 1]).tolist() == [32767, 32767]
+
+
+def test_few_shards_are_held_however_many_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+    read = source_data._read_shard
+    monkeypatch.setattr(source_data, "_read_shard", lambda path: (reads.append(path.name), read(path))[1])
+    write(tmp_path, [{**ROW, "id": str(n), "shard": f"{n % 8}.npz"} for n in range(16)])
+    for number in range(8):
+        (tmp_path / f"{number}.npz").write_bytes((tmp_path / "motion.npz").read_bytes())
+    assert len(list(read_sequences(tmp_path))) == 16
+    assert len(reads) == 16  # 8 shards in turn do not fit, so each is read twice
+    reads.clear()
+    write(tmp_path, [{**ROW, "id": str(n), "shard": f"{n % 4}.npz"} for n in range(16)])
+    assert len(list(read_sequences(tmp_path))) == 16
+    assert len(reads) == 4
+
+
+def test_rows_are_counted_without_reading_motion(tmp_path: Path) -> None:
+    write(tmp_path, [ROW, {**ROW, "id": "two", "shard": "absent.npz"}])
+    assert sequence_count(tmp_path) == 2
+    with pytest.raises(DatasetError, match="Give the folder"):
+        sequence_count(tmp_path / "absent")
+
+
+def test_a_caption_with_a_line_separator_of_unicode_is_one_caption(tmp_path: Path) -> None:
+    row = {**ROW, "captions": [{"text": "a person\u2028walks", "start": None, "end": None}]}
+    (sequence,) = read_sequences(write(tmp_path, [row]))
+    assert sequence.captions == ("a person\u2028walks",)
 
 
 def test_the_real_data_has_the_documented_sequences(shared_folder: Path) -> None:

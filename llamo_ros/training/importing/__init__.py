@@ -1,0 +1,1 @@
+"""Import of motion collections into the source layout: AMASS, HumanML3D, and folders of BVH files."""
