@@ -2,6 +2,7 @@
 
 llamo data pack ../shared/data
 python benchmarks/vae_reconstruction.py --checkpoint llamo-mini --split test
+python benchmarks/vae_reconstruction.py --run runs/vae      # a VAE straight from `llamo train vae`
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import torch
 from llamo_ros.core.errors import LlamoError
 from llamo_ros.model.checkpoint import load_checkpoint
 from llamo_ros.training.pack import open_pack
-from llamo_ros.training.vae_task import reconstruction_figures
+from llamo_ros.training.vae_task import reconstruction_figures, trained_vae
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Print one row per source; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", default="llamo-mini", metavar="NAME", help="model name or checkpoint folder")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--checkpoint", default="llamo-mini", metavar="NAME", help="model name or checkpoint folder")
+    which.add_argument("--run", type=Path, metavar="RUN", help="run folder of `llamo train vae`")
     parser.add_argument(
         "--data", type=Path, default=Path("data/packed"), metavar="PACK", help="pack of `llamo data pack`"
     )
@@ -31,8 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
-        model, _ = load_checkpoint(options.checkpoint)
         pack = open_pack(options.data)
+        vae = load_checkpoint(options.checkpoint)[0].vae if options.run is None else trained_vae(options.run, pack)
     except LlamoError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -42,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows = [row for row in pack.split(options.split) if row.kind == source]
         if not rows:
             continue
-        f = figures[source] = reconstruction_figures(model.vae, pack, rows)
+        f = figures[source] = reconstruction_figures(vae, pack, rows)
         print(
             f"{source:8} {len(rows):5d} {f['mpjpe_mm']:9.2f} {f['rotation_deg']:12.2f} {f['jerk_ratio']:11.2f} "
             f"{f['turn_deg']:11.2f} {f['slide_cm_s']:10.2f}"

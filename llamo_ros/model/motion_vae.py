@@ -1,93 +1,43 @@
 """Causal motion VAE: 4 frames of 272 features <-> one latent, streaming both ways with exact state.
 
-The body folds 4 frames into one vector and works at 7.5 Hz throughout ("patchified"); it learns far faster than the
-convolutional body of the paper at this size and streams cheaper. There is no predicted variance (sigma-VAE, paper
-section 3.1, Eq. 3): the encoder gives mu only, and training adds noise of a drawn scale to it.
+Two bodies behind one interface: :mod:`~llamo_ros.model.vae_conv`, the paper's, and :mod:`~llamo_ros.model.vae_patch`.
+By default no variance is predicted (sigma-VAE, paper section 3.1, Eq. 3): the encoder gives mu only, and training adds
+noise of a drawn scale to it. Inference always uses mu.
 """
 
-# B batch, T frames, L latents (T = 4 L), F features (272), W width, C latent channels
+# B batch, T frames, L latents (T = 4 L), F features (272), C latent channels
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from llamo_ros.core.errors import ShapeError
+from llamo_ros.core.errors import ParameterError, ShapeError
+from llamo_ros.model.causal_layers import CausalBody
 from llamo_ros.model.config import FRAMES_PER_LATENT, MotionVaeConfig
+from llamo_ros.model.stream_state import StreamState
+from llamo_ros.model.vae_conv import ConvDecoder, ConvEncoder
+from llamo_ros.model.vae_patch import PatchDecoder, PatchEncoder
 
 FEATURE_COUNT = 272
-
-
-class CausalLinear(nn.Module):
-    """Causal convolution over time written as one matrix product on shifted copies of the input."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, dilation: int = 1) -> None:
-        super().__init__()
-        self.kernel, self.dilation = kernel, dilation
-        self.linear = nn.Linear(inputs * kernel, outputs)
-
-    @property
-    def lookback(self) -> int:
-        """Rows of past input that the next output depends on."""
-        return (self.kernel - 1) * self.dilation
-
-    def forward(self, x_BLW: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Outputs (B, L, outputs) and the past (B, lookback, inputs) to give with the next rows; None is silence."""
-        if past is None:
-            past = x_BLW.new_zeros(x_BLW.shape[0], self.lookback, x_BLW.shape[2])
-        history = torch.cat([past, x_BLW], dim=1)
-        length = x_BLW.shape[1]
-        taps = [history[:, k * self.dilation : k * self.dilation + length] for k in range(self.kernel)]
-        return self.linear(torch.cat(taps, dim=-1)), history[:, history.shape[1] - self.lookback :]
-
-
-class ResidualBlock(nn.Module):
-    """x + W2 SiLU(causal conv(norm(x)))."""
-
-    def __init__(self, width: int, dilation: int) -> None:
-        super().__init__()
-        self.norm = nn.RMSNorm(width, eps=1e-6)
-        self.temporal = CausalLinear(width, width, kernel=3, dilation=dilation)
-        self.mix = nn.Linear(width, width)
-        nn.init.zeros_(self.mix.bias)
-        with torch.no_grad():
-            self.mix.weight.mul_(0.3)
-
-    def forward(self, x_BLW: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Output (B, L, W) and the past to give with the next rows."""
-        hidden, past = self.temporal(self.norm(x_BLW), past)
-        return x_BLW + self.mix(nn.functional.silu(hidden)), past
-
-
-class CausalStack(nn.Module):
-    """Input layer, residual blocks, output layer; the list of pasts is its whole streaming state."""
-
-    def __init__(self, inputs: int, width: int, outputs: int, dilations: tuple[int, ...], input_kernel: int) -> None:
-        super().__init__()
-        self.input = CausalLinear(inputs, width, kernel=input_kernel)
-        self.blocks = nn.ModuleList(ResidualBlock(width, dilation) for dilation in dilations)
-        self.output = nn.Linear(width, outputs)
-
-    def forward(self, x: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Output (B, L, outputs) and the state to give with the next rows."""
-        pasts = state or [None] * (len(self.blocks) + 1)
-        x, past = self.input(x, pasts[0])
-        new_state = [past]
-        for block, past in zip(self.blocks, pasts[1:], strict=True):
-            x, past = block(x, past)
-            new_state.append(past)
-        return self.output(nn.functional.silu(x)), new_state
+BODIES = {"patch": (PatchEncoder, PatchDecoder), "conv": (ConvEncoder, ConvDecoder)}
+LOG_VARIANCE_RANGE = (-30.0, 20.0)  # of a predicted variance, as in MotionStreamer
 
 
 class MotionVae(nn.Module):
-    """Frames <-> latents. Features go in and come out in natural units; normalisation lives inside."""
+    """Frames <-> latents. Features go in and come out in natural units; normalisation lives inside.
+
+    A state is a list of tensors with the batch first (:mod:`~llamo_ros.model.stream_state`); None is the state before a
+    clip. A clip given in parts, each with the state that came with the part before, gives what it gives in one go.
+    """
 
     def __init__(self, config: MotionVaeConfig) -> None:
         super().__init__()
         self.config = config
-        patch = FRAMES_PER_LATENT * FEATURE_COUNT
-        self.encoder = CausalStack(patch, config.width, config.latent_dim, config.dilations, input_kernel=1)
-        self.decoder = CausalStack(config.latent_dim, config.width, patch, config.dilations, input_kernel=2)
+        encoder, decoder = BODIES[config.body]
+        outputs = config.latent_dim * (2 if config.variance == "predicted" else 1)
+        self.encoder: CausalBody = encoder(FEATURE_COUNT, config.width, outputs, config.dilations)
+        self.decoder: CausalBody = decoder(config.latent_dim, config.width, FEATURE_COUNT, config.dilations)
         self.register_buffer("feature_mean", torch.zeros(FEATURE_COUNT))
         self.register_buffer("feature_std", torch.ones(FEATURE_COUNT))
 
@@ -99,33 +49,113 @@ class MotionVae(nn.Module):
         """Inverse of :meth:`normalise`."""
         return features * self.feature_std + self.feature_mean
 
-    def encode(self, features_BTF: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
+    def encode(self, features_BTF: Tensor, state: StreamState | None = None) -> tuple[Tensor, StreamState]:
         """Latents mu (B, T/4, C) of frames (B, T, 272), and the state to give with the frames that follow.
 
+        Latent i depends on frames up to 4 i + 3.
+
         Raises:
-            ShapeError: T is not a multiple of 4, or the features are not 272.
+            ShapeError: T is not a multiple of 4, the features are not 272, or the state is of other streams.
+            ParameterError: the state is of another body, or of ``decode``.
         """
-        if features_BTF.ndim != 3 or features_BTF.shape[2] != FEATURE_COUNT or features_BTF.shape[1] % 4:
-            raise ShapeError("features", tuple(features_BTF.shape), "(B, 4 L, 272)", "Cut the clip to 4-frame groups.")
-        return self._encode_normalised(self.normalise(features_BTF), state)
+        posterior, state = self._posterior(features_BTF, state)
+        return posterior[..., : self.config.latent_dim], state
 
-    def _encode_normalised(self, x_BTF: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
-        batch, frames, _ = x_BTF.shape
-        return self.encoder(x_BTF.reshape(batch, frames // FRAMES_PER_LATENT, -1), state)
+    def decode(self, z_BLC: Tensor, state: StreamState | None = None) -> tuple[Tensor, StreamState]:
+        """Features (B, 4 L, 272) of latents (B, L, C), and the state to give with the latents that follow.
 
-    def decode(self, z_BLC: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Features (B, 4 L, 272) of latents (B, L, C), and the state to give with the latents that follow."""
-        x_BLP, state = self.decoder(z_BLC, state)
-        return self.denormalise(x_BLP.reshape(z_BLC.shape[0], -1, FEATURE_COUNT)), state
+        Frames 4 i to 4 i + 3 depend on latents up to i. Features are float32 for weights of 16 bits.
+
+        Raises:
+            ShapeError: the latents are not (B, L, C), or the state is of other streams.
+            ParameterError: the state is of another body, or of ``encode``.
+        """
+        if z_BLC.ndim != 3 or z_BLC.shape[2] != self.config.latent_dim:
+            raise ShapeError("latents", tuple(z_BLC.shape), f"(B, L, {self.config.latent_dim})", "Is it another VAE's?")
+        _check_state(state, self.decoder, z_BLC.shape[0])
+        x_BTF, state = self.decoder(z_BLC.to(_dtype(self.decoder)), state)
+        return self.denormalise(_at_least_float32(x_BTF)), state
+
+    def empty_encoder_state(self, batch: int) -> StreamState:
+        """State of ``batch`` streams before their first frame; gives what None gives, and can be joined with others."""
+        return _empty_state(self.encoder, batch)
+
+    def empty_decoder_state(self, batch: int) -> StreamState:
+        """State of ``batch`` streams before their first latent; gives what None gives, and can be joined."""
+        return _empty_state(self.decoder, batch)
 
     def forward(self, features_BTF: Tensor, sigma_max: float | Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Training pass: reconstructed features and mu, with noise of scale U(0, sigma_max) on each latent (Eq. 3).
+        """Training pass: reconstructed features (B, T, 272) and mu (B, T/4, C); see :meth:`training_pass`."""
+        return self.training_pass(features_BTF, sigma_max)[:2]
 
-        ``sigma_max`` (a number, or one per channel) takes the place of the configured one.
+    def training_pass(
+        self, features_BTF: Tensor, sigma_max: float | Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Reconstruction from latents with noise, mu, and the logarithm of the variance if the encoder predicts one.
+
+        Args:
+            features_BTF: Frames, shape (B, T, 272), in natural units.
+            sigma_max: In place of what the configuration says: the noise has a standard deviation drawn from
+                U(0, sigma_max), a number or one per channel (C,).
+
+        Returns:
+            Features (B, T, 272), mu (B, T/4, C), and log variance (B, T/4, C) or None; all float32.
         """
-        most = self.config.sigma_max if sigma_max is None else sigma_max
-        mu_BLC, _ = self.encode(features_BTF)
-        mu_BLC = mu_BLC.float()
-        sigma_BLC = most * torch.rand(*mu_BLC.shape[:2], 1, device=mu_BLC.device)
-        reconstructed, _ = self.decode(mu_BLC + sigma_BLC * torch.randn_like(mu_BLC))
-        return reconstructed.float(), mu_BLC
+        posterior = self._posterior(features_BTF, None)[0].float()
+        mu_BLC, log_variance = posterior, None
+        if self.config.variance == "predicted":
+            mu_BLC, log_variance = posterior.chunk(2, dim=-1)
+            log_variance = log_variance.clamp(*LOG_VARIANCE_RANGE)
+        if log_variance is not None and sigma_max is None:
+            sigma = (0.5 * log_variance).exp()
+        else:
+            sigma = self._drawn_sigma(mu_BLC, sigma_max)
+        reconstructed, _ = self.decode(mu_BLC + sigma * torch.randn_like(mu_BLC))
+        return reconstructed.float(), mu_BLC, log_variance
+
+    def _drawn_sigma(self, mu_BLC: Tensor, sigma_max: float | Tensor | None) -> Tensor:
+        """Standard deviation of the noise, drawn per element, latent or clip (paper Eq. 3)."""
+        batch, latents, channels = mu_BLC.shape
+        shape = {"element": (batch, latents, channels), "token": (batch, latents, 1), "clip": (batch, 1, 1)}
+        share = torch.rand(shape[self.config.sigma_per], device=mu_BLC.device)
+        if sigma_max is not None:
+            return sigma_max * share
+        drawn = self.config.sigma_max * share
+        return drawn.sqrt() if self.config.variance == "variance" else drawn
+
+    def _posterior(self, features_BTF: Tensor, state: StreamState | None) -> tuple[Tensor, StreamState]:
+        """What the encoder gives: mu, and behind it in the last dimension the log variance if it predicts one."""
+        shape = tuple(features_BTF.shape)
+        if len(shape) != 3 or shape[2] != FEATURE_COUNT or shape[1] % FRAMES_PER_LATENT:
+            raise ShapeError("features", shape, "(B, 4 L, 272)", "Cut the clip to 4-frame groups.")
+        _check_state(state, self.encoder, shape[0])
+        x_BTF = self.normalise(_at_least_float32(features_BTF))
+        return self.encoder(x_BTF.to(_dtype(self.encoder)), state)
+
+
+def _dtype(body: CausalBody) -> torch.dtype:
+    return next(body.parameters()).dtype
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    """For (de)normalising: bfloat16 has three digits, too few to take a mean off a position and keep its motion."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _empty_state(body: CausalBody, batch: int) -> StreamState:
+    weight = next(body.parameters())
+    return [weight.new_zeros(batch, *shape) for shape in body.state_shapes()]
+
+
+def _check_state(state: StreamState | None, body: CausalBody, batch: int) -> None:
+    if state is None:
+        return
+    expected = [(batch, *shape) for shape in body.state_shapes()]
+    if len(state) != len(expected):
+        raise ParameterError(
+            f"the state has {len(state)} tensors, expected {len(expected)}: it comes from another body, or from encode "
+            "where decode needs it. Give each the state that it returned."
+        )
+    for past, shape in zip(state, expected, strict=True):
+        if tuple(past.shape) != shape:
+            raise ShapeError("a tensor of the state", tuple(past.shape), str(shape), "Is it of other streams?")
