@@ -41,6 +41,10 @@ class DatasetError(LlamoError, RuntimeError):
     """Training data is missing or does not have the documented layout."""
 
 
+class TrainingError(LlamoError, RuntimeError):
+    """Training went wrong: the loss stays NaN, or a frozen tensor has changed."""
+
+
 class RobotError(LlamoError, ValueError):
     """A robot profile or description is unknown or does not fit."""
 

@@ -11,7 +11,7 @@ layer makes its keys and values from must also predict a summary of the motion.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
@@ -46,7 +46,7 @@ SUMMARY_DIM = 32
 class SummarisedClip(WordedClip):
     """A motion as its raw summary, shape (74 * (PARTS + 1),), with its words."""
 
-    summary: NDArray[np.float32]
+    summary: NDArray[np.float32] = field(kw_only=True)
 
 
 def raw_summary(features: NDArray[np.floating], mean: NDArray, std: NDArray) -> NDArray[np.float32]:

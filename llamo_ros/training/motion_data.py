@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -15,6 +15,8 @@ from tqdm import tqdm
 
 from llamo_ros.model.config import FRAMES_PER_LATENT
 from llamo_ros.model.motion_vae import MotionVae
+from llamo_ros.motion.representation272 import decode_features, encode_clip
+from llamo_ros.motion.skeleton import FRAME_RATE
 from llamo_ros.training.captions import Paraphrases, mirrored_text
 from llamo_ros.training.pack import Pack, PackedSequence, mirror_features
 from llamo_ros.training.segments import find_segments, lengthened_stand
@@ -23,6 +25,8 @@ Clip = TypeVar("Clip", bound="WordedClip")
 Item = TypeVar("Item")
 
 MIN_LATENTS = 4
+# Speeds of the versions of a motion that "now slower" and "now faster" ask for.
+SLOWER, FASTER = 0.65, 1.5
 # Share of each source among drawn clips.
 SHARES = {"bandai": 0.52, "h3d": 0.15, "cmu_trial": 0.05, "segment": 0.28}
 SEGMENT_SHARES = {"turn-left": 0.20, "turn-right": 0.20, "stand": 0.42, "jump": 0.18}
@@ -49,6 +53,8 @@ class WordedClip:
         style: Label for paraphrases, or empty.
         source: ``bandai``, ``h3d``, ``cmu_trial`` or ``segment``.
         describable: Whether its captions are sentences to learn captioning from.
+        key: Sequence it comes from, the same for its mirror image; empty for a part of one.
+        mirrored: Whether it is the mirror image.
     """
 
     captions: tuple[str, ...]
@@ -56,30 +62,52 @@ class WordedClip:
     style: str
     source: str
     describable: bool
+    key: str = ""
+    mirrored: bool = False
 
 
 @dataclass(frozen=True)
 class LatentClip(WordedClip):
-    """A motion as VAE latents mu, not normalised, shape (L, C), with its words."""
+    """A motion as VAE latents mu, not normalised, shape (L, C), with its words.
 
-    latents: Tensor
+    ``slower`` and ``faster`` are the same motion at another speed, where there is one.
+    """
+
+    latents: Tensor = field(kw_only=True)
+    slower: Tensor | None = field(default=None, kw_only=True)
+    faster: Tensor | None = field(default=None, kw_only=True)
 
 
 def worded_clips(pack: Pack, split: str, mirrored: bool) -> Iterator[tuple[NDArray[np.floating], WordedClip]]:
     """Features (T, 272) and words of the whole clips of a split, and of their mirror images if asked for."""
     for row in tqdm(pack.split(split), desc=f"reading {split}", unit="clip"):
-        features = np.asarray(pack.of(row))
-        for side in (False, True) if mirrored else (False,):
-            yield mirror_features(features) if side else features, _words(row, row.content, side, row.kind)
+        yield from clips_of_sequence(pack, row, mirrored)
+
+
+def clips_of_sequence(
+    pack: Pack, row: PackedSequence, mirrored: bool
+) -> Iterator[tuple[NDArray[np.floating], WordedClip]]:
+    """Features (T, 272) and words of one clip, and of its mirror image if asked for."""
+    features = np.asarray(pack.of(row))
+    for side in (False, True) if mirrored else (False,):
+        yield mirror_features(features) if side else features, _words(row, row.content, side, row.kind)
 
 
 def worded_segments(pack: Pack, seed: int) -> Iterator[tuple[NDArray[np.floating], WordedClip]]:
     """Features and words of the labelled parts of training clips, both sides; stands are lengthened to 3 to 7 s."""
     rng = np.random.default_rng(seed)
-    for segment in tqdm(find_segments(pack, pack.split("train")), desc="reading parts", unit="part"):
+    for row in tqdm(pack.split("train"), desc="reading parts", unit="clip"):
+        yield from segments_of_sequence(pack, row, rng)
+
+
+def segments_of_sequence(
+    pack: Pack, row: PackedSequence, rng: np.random.Generator, mirrored: bool = True
+) -> Iterator[tuple[NDArray[np.floating], WordedClip]]:
+    """Features and words of the labelled parts of one training clip; see :func:`worded_segments`."""
+    for segment in find_segments(pack, [row]):
         features = np.asarray(pack.of(segment.sequence)[segment.start : segment.stop])
         repeats = 3 if segment.label == "stand" else 1
-        for side in (False, True) * repeats:
+        for side in ((False, True) if mirrored else (False,)) * repeats:
             part = lengthened_stand(features, int(rng.integers(90, 210))) if segment.label == "stand" else features
             yield mirror_features(part) if side else part, _words(segment.sequence, segment.label, side, "segment")
 
@@ -91,6 +119,26 @@ def latent_clips(vae: MotionVae, worded: Iterable[tuple[NDArray[np.floating], Wo
         for features, words in worded
         if len(features) >= MIN_LATENTS * FRAMES_PER_LATENT
     ]
+
+
+def with_other_speeds(vae: MotionVae, pack: Pack, clips: list[LatentClip], count: int, seed: int) -> list[LatentClip]:
+    """The clips, ``count`` of them (at most 5 s long, with words) with their slower and faster versions."""
+    rng = np.random.default_rng(seed)
+    rows = {row.id: row for row in pack.split("train")}
+    able = [i for i, clip in enumerate(clips) if clip.key in rows and clip.captions and len(clip.latents) <= 38]
+    chosen = rng.permutation(able)[:count]
+    clips = list(clips)
+    for index in tqdm(chosen, desc="other speeds", unit="clip"):
+        clip = clips[index]
+        features = np.asarray(pack.of(rows[clip.key]))
+        motion = decode_features(np.asarray(mirror_features(features) if clip.mirrored else features, dtype=np.float64))
+        versions = (
+            _encoded(vae, encode_clip(replace(motion, frame_rate=FRAME_RATE * speed).resampled(FRAME_RATE)))
+            for speed in (SLOWER, FASTER)
+        )
+        slower, faster = (latents if len(latents) >= MIN_LATENTS else None for latents in versions)
+        clips[index] = replace(clip, slower=slower, faster=faster)
+    return clips
 
 
 @torch.no_grad()
@@ -106,7 +154,8 @@ def _words(row: PackedSequence, content: str, mirrored: bool, source: str) -> Wo
         captions, content = tuple(map(mirrored_text, captions)), mirrored_text(content)
     sentence = source in ("bandai", "h3d") and bool(captions) and any(len(c.split()) > 3 for c in captions)
     style = row.style if source != "segment" or content == "stand" else ""
-    return WordedClip(captions, content, style, source, sentence)
+    key = row.id if source != "segment" else ""
+    return WordedClip(captions, content, style, source, sentence, key, mirrored)
 
 
 class BalancedSampler(Generic[Clip]):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,19 @@ from safetensors.torch import load_file, save_file
 from llamo_ros import __version__
 from llamo_ros.core.errors import CheckpointError, ParameterError
 from llamo_ros.model.checkpoint import checkpoint_folder, read_config
-from llamo_ros.model.config import preset
+from llamo_ros.model.config import LlamoConfig, MotionVaeConfig, preset
+from llamo_ros.training.engine import Engine, alone
 from llamo_ros.training.loop import Trainer, TrainingSettings, TrainingTask
 from llamo_ros.training.pack import Pack
+from llamo_ros.training.shards import ShardSet
 
 TOKENIZER = "tokenizer.json"
 RUN = "run.json"
+MODEL = "model.json"
 STATE = "state.pt"
 START = "start.safetensors"
+
+CUSTOM = "custom"  # a model made from a base of another size than the presets'
 
 # What weights trained on a licence set may be called.
 LICENCES = {"noncommercial": "CC-BY-NC-4.0", "open": "Apache-2.0"}
@@ -40,12 +45,13 @@ class StageSettings:
     """What all stages share.
 
     Attributes:
-        data: Folder of the pack.
+        data: Folder of the pack, or of shards.
         out: Run folder.
         training: How long and how to train.
-        preset: Size of the model: mini or tiny.
+        preset: Size of the model; CUSTOM where a checkpoint says it.
         batch_size: Windows, captions or clips per step.
         compile: Compile with PyTorch what gains from it; needs a C++ compiler.
+        workers: Processes that read shards ahead, per process that trains; 0 reads between steps.
     """
 
     data: Path
@@ -54,9 +60,11 @@ class StageSettings:
     preset: str = "mini"
     batch_size: int = 32
     compile: bool = False
+    workers: int = 1
 
     def __post_init__(self) -> None:
-        preset(self.preset)
+        if self.preset != CUSTOM:
+            preset(self.preset)
         if self.batch_size < 1:
             raise ParameterError(f"batch size is {self.batch_size}, expected at least 1.")
 
@@ -69,15 +77,18 @@ class Ingredients:
         runs: Run folders by the name they have in ``run.json``.
         checkpoints: Checkpoint names or folders by the name they have in ``run.json``.
         notes: Anything else worth a line there.
+        choices: What was chosen for this run beyond its preset, as JSON values.
     """
 
     runs: dict[str, Path | None]
     checkpoints: dict[str, str | None]
     notes: dict[str, str]
+    choices: dict[str, Any] = field(default_factory=dict)
 
-    def record(self) -> dict[str, str]:
+    def record(self) -> dict[str, Any]:
         """Lines for ``run.json``; what was not given is empty."""
-        return {name: str(value or "") for name, value in (self.runs | self.checkpoints | self.notes).items()}
+        named = {name: str(value or "") for name, value in (self.runs | self.checkpoints | self.notes).items()}
+        return named | self.choices
 
     def licence_sets(self) -> list[str]:
         """Licence set of everything that was given; an unknown licence of a checkpoint counts as the strictest.
@@ -103,14 +114,21 @@ def strictest(licence_sets: Iterable[str]) -> str:
 def train_in_folder(
     stage: str,
     settings: StageSettings,
-    pack: Pack,
+    pack: Pack | ShardSet,
     build: Callable[[], TrainingTask],
     ingredients: Ingredients,
+    on_validation: Callable[[int], None] | None = None,
+    engine: Engine | None = None,
 ) -> dict[str, float]:
     """Build the task with the seed set, train or go on training in the run folder, and keep the record of it.
 
-    A run that goes on keeps the ingredients it began from, whatever is given now.
+    A run that goes on keeps the ingredients it began from, whatever is given now. ``on_validation`` is called with the
+    step after each validation. Of several processes with an ``engine``, the first writes.
+
+    Raises:
+        ParameterError: the run folder cannot be made, or a launcher started several processes and there is no engine.
     """
+    engine = engine or alone(stage)
     out = settings.out
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -120,7 +138,7 @@ def train_in_folder(
         ) from error
     torch.manual_seed(settings.training.seed)
     torch.set_num_threads(settings.training.threads)
-    trainer = Trainer(build(), settings.training, out)
+    trainer = Trainer(build(), settings.training, out, on_validation, engine)
     resumed = trainer.resume()
     began = ingredients.record()
     if resumed:
@@ -137,16 +155,20 @@ def train_in_folder(
         "training": asdict(settings.training),
         "data": str(settings.data),
         "licence_set": licence_set,
-        "sequences": len(pack.sequences),
+        "sequences": len(pack),
         **began,
         "commit": git_commit(),
         "version": __version__,
         "torch": torch.__version__,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "processes": engine.processes.count,
         "resumed_at_step": trainer.step if resumed else 0,
     }
-    _write_record(out, record)
-    if resumed:
+    engine.processes.wait()  # all have read the record of before
+    is_first = engine.processes.is_first
+    if is_first:
+        _write_record(out, record)
+    if resumed and is_first:
         print(f"going on at step {trainer.step} of {out}")
     figures = trainer.run()
     record |= {
@@ -154,11 +176,40 @@ def train_in_folder(
         "minutes": round(trainer.elapsed / 60, 2),
         "best": trainer.best,
         "validation": figures,
+        "finished": trainer.progress >= 1.0,
     }
-    _write_record(out, record)
+    if is_first:
+        _write_record(out, record)
     if trainer.progress < 1.0:  # the trainer caught the signal, saved and came back; callers should stop too
         raise KeyboardInterrupt
     return figures
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a training run."""
+    return (folder / RUN).is_file()
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run came to the end of its schedule."""
+    return is_run(run) and bool(record_of(run).get("finished"))
+
+
+def write_model_config(config: LlamoConfig, run: Path) -> None:
+    """Keep the configuration of the model that is trained in its run folder."""
+    (run / MODEL).write_text(json.dumps(config.to_json(), indent=1) + "\n", encoding="utf-8")
+
+
+def read_model_config(run: Path) -> LlamoConfig:
+    """Inverse of :func:`write_model_config`.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    try:
+        return LlamoConfig.from_json(json.loads((run / MODEL).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{run / MODEL} cannot be read ({error}). Train again in another folder.") from error
 
 
 def can_resume(run: Path) -> bool:
@@ -197,6 +248,26 @@ def record_of(run: Path, command: str = "llamo train") -> dict[str, Any]:
         return record
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{run} is not a training run ({error!r}). Make one with `{command}`.") from error
+
+
+def vae_config_of(run_record: dict[str, Any], preset_config: MotionVaeConfig) -> MotionVaeConfig:
+    """Configuration of the motion VAE of a run, from its ``run.json``.
+
+    ``preset_config`` is that of the run's preset; it holds for runs that were made before the VAE could be chosen.
+
+    Raises:
+        CheckpointError: what is recorded is no such configuration.
+    """
+    recorded = run_record.get("vae_config")
+    if recorded is None:
+        return preset_config
+    try:
+        return MotionVaeConfig(**(recorded | {"dilations": tuple(recorded["dilations"])}))
+    except (TypeError, KeyError, ParameterError) as error:
+        raise CheckpointError(
+            f"vae_config of {RUN} does not describe a motion VAE of this version ({error}). "
+            "It was written by another version, or edited; train the VAE again."
+        ) from error
 
 
 def best_of(run: Path, command: str) -> dict[str, Any]:

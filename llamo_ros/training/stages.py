@@ -7,7 +7,7 @@ writes a checkpoint folder. Each stage works in a run folder (:mod:`llamo_ros.tr
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,16 @@ import torch
 
 from llamo_ros import __version__
 from llamo_ros.core.errors import CheckpointError, ParameterError
-from llamo_ros.model.checkpoint import load_checkpoint, save_checkpoint
-from llamo_ros.model.config import preset
+from llamo_ros.model.checkpoint import checkpoint_folder, load_checkpoint, read_config, save_checkpoint
+from llamo_ros.model.config import MotionVaeConfig, preset
 from llamo_ros.model.llamo import Llamo
 from llamo_ros.model.mixture_of_transformers import MixtureOfTransformers
 from llamo_ros.model.motion_vae import MotionVae
 from llamo_ros.model.text_tokenizer import TextTokenizer
 from llamo_ros.training.grounding import GroundedText, Grounding
-from llamo_ros.training.loop import TrainingTask, compile_for_training
-from llamo_ros.training.motion_data import latent_clips, worded_clips, worded_segments
-from llamo_ros.training.motion_task import MotionTask
-from llamo_ros.training.pack import Pack, open_pack
+from llamo_ros.training.loop import TrainingTask
+from llamo_ros.training.motion_stages import TRAIN_MOTION, require_stage, trained_model
+from llamo_ros.training.pack import open_pack
 from llamo_ros.training.runs import (
     LICENCES,
     START,
@@ -41,8 +40,10 @@ from llamo_ros.training.runs import (
     save_start,
     strictest,
     train_in_folder,
+    vae_config_of,
 )
 from llamo_ros.training.text_task import TextTask, caption_corpus, initialise_text
+from llamo_ros.training.vae_recipe import default_loss
 from llamo_ros.training.vae_task import VaeTask
 
 # What weights of a licence set were trained on.
@@ -54,44 +55,78 @@ SOURCES = {
 
 # What differs from TrainingSettings' defaults, by stage; the schedule assumes one uninterrupted cosine.
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "vae": {"minutes": 30.0},
     "text": {"minutes": 15.0, "weight_decay": 0.1},
-    "motion": {"minutes": 60.0, "weight_decay": 0.05, "betas": (0.9, 0.95)},
 }
-BATCH_SIZES = {"vae": 32, "text": 64, "motion": 16}
+BATCH_SIZES = {"text": 64}
 
-TRAIN_MOTION = "llamo train motion"
 TRAIN_DECODER = "llamo train vae --decoder-of CHECKPOINT"
 
 
-def train_vae(settings: StageSettings, decoder_of: str | None = None) -> dict[str, float]:
+def train_vae(
+    settings: StageSettings,
+    decoder_of: str | None = None,
+    vae_config: MotionVaeConfig | None = None,
+    loss: str | None = None,
+) -> dict[str, float]:
     """Train the motion VAE; returns the last validation. Ctrl-C saves, then raises KeyboardInterrupt, in every stage.
 
     ``decoder_of`` names a checkpoint whose decoder alone is trained further, on latents with more noise: see VaeTask.
-    Such a run keeps the VAE it began from in its folder.
+    Such a run keeps the VAE it began from in its folder. ``vae_config`` takes the place of the preset's VAE and is
+    recorded in ``run.json`` (:func:`~llamo_ros.training.runs.vae_config_of`); ``loss`` that of the losses of its body.
 
     Raises:
         DatasetError: there is no pack.
-        CheckpointError: the run folder belongs to another model, or ``decoder_of`` is not a checkpoint of this preset.
-        ParameterError: the run folder holds a whole VAE, which the decoder alone cannot go on from.
+        CheckpointError: the run folder belongs to another model or other losses, or ``decoder_of`` is not a checkpoint
+            of this preset.
+        ParameterError: the run folder holds a whole VAE, which the decoder alone cannot go on from, or ``vae_config``
+            is not that of the checkpoint.
     """
     pack = open_pack(settings.data)
     begun = (settings.out / START).exists()
+    decoder_only = begun or decoder_of is not None
     if decoder_of is not None and can_resume(settings.out) and not begun:
         raise ParameterError(f"{settings.out} holds the run of a whole VAE. Choose another folder with --out.")
+    if decoder_of is not None and not begun:
+        config = read_config(checkpoint_folder(decoder_of))[0].vae
+        if vae_config not in (None, config):
+            raise ParameterError(f"the decoder of {decoder_of} is trained for its VAE as it is; choose no other VAE.")
+    else:
+        config = vae_config or preset(settings.preset).vae
+    if can_resume(settings.out):
+        config, loss = _as_begun(settings, None if decoder_only else config, loss)
+    loss = loss or default_loss(config)
 
     def build() -> TrainingTask:
-        model = MotionVae(preset(settings.preset).vae)
+        model = MotionVae(config)
         if begun:
             load_start(model, settings.out, TRAIN_DECODER)
         elif decoder_of is not None:
             model = _checkpoint(decoder_of, settings.preset)[0].vae.requires_grad_(True)
             save_start(model, settings.out)
         model.to(settings.training.device)
-        decoder_only = begun or decoder_of is not None
-        return VaeTask(model, pack, settings.batch_size, compile_loss=settings.compile, decoder_only=decoder_only)
+        return VaeTask(model, pack, settings.batch_size, loss, compile_loss=settings.compile, decoder_only=decoder_only)
 
-    return train_in_folder("vae", settings, pack, build, Ingredients({}, {"decoder_of": decoder_of}, {}))
+    choices = {"vae_config": asdict(config), "loss": loss}
+    return train_in_folder("vae", settings, pack, build, Ingredients({}, {"decoder_of": decoder_of}, {}, choices))
+
+
+def _as_begun(settings: StageSettings, config: MotionVaeConfig | None, loss: str | None) -> tuple[MotionVaeConfig, str]:
+    """Configuration and losses of the VAE run in the folder, if they are what is asked for or nothing is.
+
+    Raises:
+        CheckpointError: something else is asked for; other weights would not fit, and other losses would not show.
+    """
+    record = record_of(settings.out)
+    began = vae_config_of(record, preset(record["preset"]).vae)
+    began_loss = record.get("loss", default_loss(began))
+    pairs = [(field.name, getattr(began, field.name), getattr(config or began, field.name)) for field in fields(began)]
+    for name, before, now in [*pairs, ("loss", began_loss, loss or began_loss)]:
+        if before != now:
+            raise CheckpointError(
+                f"{settings.out} holds the run of a VAE with {name} {before}, not {now}. "
+                "Choose another folder with --out, or go on with what it began with."
+            )
+    return began, began_loss
 
 
 def train_text(settings: StageSettings, source: Path, start: str | None = None) -> dict[str, float]:
@@ -128,80 +163,6 @@ def train_text(settings: StageSettings, source: Path, start: str | None = None) 
     return train_in_folder("text", settings, pack, build, ingredients)
 
 
-def train_motion(
-    settings: StageSettings, vae_run: Path | None, text_run: Path | None, start: str | None = None
-) -> dict[str, float]:
-    """Train everything that speaks motion, on top of the frozen VAE and text branch of the other two runs.
-
-    With ``start``, a checkpoint, training begins from its weights; a run that is given as well replaces its VAE or text
-    branch. A resumed run takes VAE and text branch from its own folder, not from theirs.
-
-    Raises:
-        DatasetError: there is no pack.
-        CheckpointError: another run is missing or of another preset, or the run folder belongs to another model.
-        ParameterError: a run is missing and there is no ``start``.
-    """
-    pack = open_pack(settings.data)
-    begun = (settings.out / START).exists()
-
-    def build() -> TrainingTask:
-        if begun:
-            model, tokenizer = _at_start(settings.preset, settings.out)
-        else:
-            model, tokenizer = assembled(settings.preset, pack, vae_run, text_run, start)
-            tokenizer.save(settings.out / TOKENIZER)
-        model.to(settings.training.device)
-        model.vae.eval()
-        seed = settings.training.seed
-        train = latent_clips(model.vae, worded_clips(pack, "train", mirrored=True))
-        train += latent_clips(model.vae, worded_segments(pack, seed))
-        val = latent_clips(model.vae, worded_clips(pack, "val", mirrored=False))
-        task = MotionTask(model, tokenizer, train, val, settings.batch_size)
-        if not begun:  # with the statistics of the latents, which the task has set
-            save_start(model, settings.out)
-        if settings.compile:
-            compile_for_training(model.backbone)
-            compile_for_training(model.flow_head)
-        return task
-
-    ingredients = Ingredients({"vae_run": vae_run, "text_run": text_run}, {"start": start}, {})
-    return train_in_folder("motion", settings, pack, build, ingredients)
-
-
-def assembled(
-    preset_name: str, pack: Pack, vae_run: Path | None, text_run: Path | None, start: str | None = None
-) -> tuple[Llamo, TextTokenizer]:
-    """The model as motion training begins: best VAE and text weights, motion branch copied from the text branch.
-
-    With ``start`` the motion side, and what no run is given for, comes from that checkpoint.
-
-    Raises:
-        CheckpointError: a run or the checkpoint is missing or of another preset.
-        ParameterError: a run is missing and there is no ``start``.
-    """
-    if start is not None:
-        model, tokenizer = _checkpoint(start, preset_name)
-        model.requires_grad_(True)
-    elif vae_run is None or text_run is None:
-        raise ParameterError("motion training needs a VAE run and a text run, or a checkpoint to start from.")
-    else:
-        model = Llamo(preset(preset_name))
-    if vae_run is not None:
-        vae = best_of(vae_run, "llamo train vae")["average"]
-        vae |= {"feature_mean": torch.from_numpy(pack.mean), "feature_std": torch.from_numpy(pack.std)}
-        load_tensors(model.vae, vae, vae_run, complete=True)
-    if text_run is not None:
-        average = best_of(text_run, "llamo train text")["average"]
-        text = {name: value for name, value in average.items() if name.startswith("text.")}
-        load_tensors(model.backbone, text, text_run, complete=False)
-        tokenizer = TextTokenizer.load(text_run / TOKENIZER)
-        if start is None:
-            model.initialise_motion()
-        else:
-            model.initialise_special_tokens()
-    return model, tokenizer
-
-
 def export(motion_run: Path, out: Path, name: str, decoder_run: Path | None = None) -> Path:
     """Write a checkpoint folder from a motion run: its best weights, tokenizer, statistics, and what they came from.
 
@@ -210,14 +171,9 @@ def export(motion_run: Path, out: Path, name: str, decoder_run: Path | None = No
     Raises:
         CheckpointError: a run is missing, incomplete or of another stage or VAE, or the folder cannot be written.
     """
-    record = record_of(motion_run, TRAIN_MOTION)
-    if record["stage"] != "motion":
-        raise CheckpointError(
-            f"{motion_run} is a run of stage {record['stage']}; a checkpoint is made from a motion run."
-        )
+    record = require_stage(motion_run, "motion")
     best = best_of(motion_run, TRAIN_MOTION)
-    model, tokenizer = _at_start(record["preset"], motion_run)
-    load_tensors(model, best["average"], motion_run, complete=False)
+    model, tokenizer = trained_model(str(motion_run))
     licence_set = record["licence_set"]
     if decoder_run is not None:
         _take_decoder(model, decoder_run)
@@ -264,9 +220,3 @@ def _checkpoint(name: str, preset_name: str) -> tuple[Llamo, TextTokenizer]:
             f"the configuration of {name} is not that of preset {preset_name}; choose the preset it was made with."
         )
     return model, tokenizer
-
-
-def _at_start(preset_name: str, run: Path) -> tuple[Llamo, TextTokenizer]:
-    model = Llamo(preset(preset_name))
-    load_start(model, run, TRAIN_MOTION)
-    return model, TextTokenizer.load(run / TOKENIZER)

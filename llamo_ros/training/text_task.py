@@ -33,17 +33,22 @@ def caption_corpus(pack: Pack, source: Path) -> tuple[list[tuple[str, ...]], lis
     Text-only rows and clips of each split, both sides, and our own wordings. Captions of test clips, and of clips held
     out by the text file, are in neither list.
     """
+    clips = [row.captions for row in pack.split("train") if row.captions]
+    train = text_only_captions(source, "train") + clips + Paraphrases().groups()
+    return train + [tuple(map(mirrored_text, group)) for group in train], text_only_captions(source, "val")
+
+
+def text_only_captions(source: Path, split: str) -> list[tuple[str, ...]]:
+    """Captions of a split of the text file of a source folder, grouped by clip: their motions are not there.
+
+    Raises:
+        DatasetError: the file is missing or damaged.
+    """
     try:
         rows = [json.loads(line) for line in (source / TEXTS).read_text(encoding="utf-8").splitlines()]
-        texts = {
-            split: [tuple(caption["text"] for caption in row["captions"]) for row in rows if row["split"] == split]
-            for split in ("train", "val")
-        }
+        return [tuple(caption["text"] for caption in row["captions"]) for row in rows if row["split"] == split]
     except (OSError, ValueError, KeyError) as error:
         raise DatasetError(f"{source / TEXTS} cannot be read ({error!r}).") from error
-    clips = [row.captions for row in pack.split("train") if row.captions]
-    train = texts["train"] + clips + Paraphrases().groups()
-    return train + [tuple(map(mirrored_text, group)) for group in train], texts["val"]
 
 
 class TextTask:

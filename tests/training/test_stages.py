@@ -11,15 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from llamo_ros.core.errors import CheckpointError, DatasetError, ParameterError
 from llamo_ros.model.checkpoint import load_checkpoint, read_config, save_checkpoint
 from llamo_ros.pipelines.motion_to_text import MotionToText
 from llamo_ros.pipelines.text_to_motion import TextToMotion
 from llamo_ros.training.loop import TrainingSettings
+from llamo_ros.training.motion_samples import TaskMix
+from llamo_ros.training.motion_stages import MotionBeginning, train_motion, without_mixture
 from llamo_ros.training.pack import pack_data
 from llamo_ros.training.runs import StageSettings
-from llamo_ros.training.stages import export, train_motion, train_text, train_vae
+from llamo_ros.training.stage_config import motion_stage
+from llamo_ros.training.stages import export, train_text, train_vae
 
 STEPS = 6
 
@@ -28,13 +32,21 @@ def stage_settings(data: Path, out: Path, steps: int = STEPS) -> StageSettings:
     return StageSettings(data, out, TrainingSettings(steps=steps, bf16=False), preset="tiny", batch_size=3)
 
 
+# Everything that the made-up clips have what it takes for.
+JOINT = replace(motion_stage(2, "tiny"), mix=TaskMix({"text_to_motion": 0.6, "motion_to_text": 0.3, "prediction": 0.1}))
+
+
+def of_runs(folder: Path) -> MotionBeginning:
+    return MotionBeginning(vae_run=folder / "vae", text_run=folder / "text")
+
+
 @pytest.fixture(scope="module")
 def runs(source_folder: Path, packed_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of all three stages, and their export."""
     folder = tmp_path_factory.mktemp("runs")
     train_vae(stage_settings(packed_folder, folder / "vae"))
     train_text(stage_settings(packed_folder, folder / "text"), source_folder)
-    train_motion(stage_settings(packed_folder, folder / "motion"), folder / "vae", folder / "text")
+    train_motion(stage_settings(packed_folder, folder / "motion"), JOINT, of_runs(folder))
     export(folder / "motion", folder / "checkpoint", "made-up")
     return folder
 
@@ -95,7 +107,7 @@ def test_a_run_goes_on_where_it_stopped(runs: Path, packed_folder: Path, tmp_pat
     shutil.copytree(runs / "motion", tmp_path / "motion")
     settings = stage_settings(packed_folder, tmp_path / "motion", steps=STEPS + 3)
     # The other runs are gone: a resumed motion run has their weights in its own folder.
-    train_motion(settings, tmp_path / "no-vae", tmp_path / "no-text")
+    train_motion(settings, JOINT, of_runs(tmp_path / "nothing"))
     record = record_of(tmp_path / "motion")
     assert record["resumed_at_step"] == STEPS
     assert record["steps"] == STEPS + 3
@@ -108,13 +120,69 @@ def test_the_same_seed_gives_the_same_weights(runs: Path, packed_folder: Path, t
         torch.testing.assert_close(value, second[name], rtol=0, atol=0)
 
 
+@pytest.fixture(scope="module")
+def three_stages(runs: Path, packed_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stages 1 to 3 on the text branch and VAE of a checkpoint, each going on from the one before."""
+    folder = tmp_path_factory.mktemp("three")
+    begin = MotionBeginning(base=str(runs / "checkpoint"))
+    for number in (1, 2, 3):
+        stage = replace(JOINT if number == 2 else motion_stage(number, "tiny"), stage=number)
+        if number != 2:
+            names = ("text_to_motion", "motion_to_text") if number == 1 else ("text_to_motion",)
+            stage = replace(stage, mix=TaskMix(dict.fromkeys(names, 0.5)))
+        run = folder / f"motion{number}"
+        train_motion(stage_settings(packed_folder, run), stage, begin)
+        begin = MotionBeginning(str(run))
+    export(folder / "motion3", folder / "checkpoint", "three")
+    return folder
+
+
+def test_each_stage_changes_what_it_trains_and_nothing_else(runs: Path, three_stages: Path) -> None:
+    """Compared in the float32 of the runs; what a stage trains is what its file says."""
+    before = load_file(three_stages / "motion1" / "start.safetensors")
+    for number in (1, 2, 3):
+        trained = motion_stage(number, "tiny").trained
+        best = torch.load(three_stages / f"motion{number}" / "best.pt", weights_only=True)["average"]
+        assert set(best) == {name for name in before if name.startswith(trained)}
+        start = load_file(three_stages / f"motion{number}" / "start.safetensors")
+        assert all(torch.equal(value, start[name]) for name, value in before.items()), "begins where the last one ended"
+        # A weight whose gradient is zero does not move: the part of the head that never sees its input is one.
+        changed = {name for name, value in best.items() if not torch.equal(value, before[name])}
+        for prefix in trained:
+            assert any(name.startswith(prefix) for name in changed), (number, prefix)
+        before |= best
+
+
+def test_three_stages_leave_the_text_side_and_the_vae_as_they_were_to_the_bit(runs: Path, three_stages: Path) -> None:
+    base, after = (load_checkpoint(folder / "checkpoint")[0] for folder in (runs, three_stages))
+    weights = after.state_dict()
+    for name, value in base.state_dict().items():
+        if name.startswith(("backbone.text.", "vae.")):
+            assert torch.equal(value, weights[name]), name
+    assert not torch.equal(base.special_tokens, after.special_tokens)
+    tokens = torch.randint(0, 300, (2, 9))
+    assert torch.equal(base.text_logits(tokens), after.text_logits(tokens))
+
+
+def test_a_model_without_the_mixture_trains_its_text_branch(runs: Path, packed_folder: Path, tmp_path: Path) -> None:
+    stage = without_mixture(replace(JOINT, training={}))
+    begin = MotionBeginning(base=str(runs / "checkpoint"), with_mixture=False)
+    train_motion(stage_settings(packed_folder, tmp_path / "motion"), stage, begin)
+    export(tmp_path / "motion", tmp_path / "checkpoint", "no-mot")
+    base, after = (load_checkpoint(folder / "checkpoint")[0] for folder in (runs, tmp_path))
+    assert not any(name.startswith("backbone.motion") for name in after.state_dict())
+    tokens = torch.randint(0, 300, (2, 9))
+    assert not torch.equal(base.text_logits(tokens), after.text_logits(tokens)), "its language has changed"
+
+
 def test_training_goes_on_from_a_checkpoint(
     runs: Path, packed_folder: Path, source_folder: Path, tmp_path: Path
 ) -> None:
     start = str(runs / "checkpoint")
     train_vae(stage_settings(packed_folder, tmp_path / "decoder"), decoder_of=start)
     train_text(stage_settings(packed_folder, tmp_path / "text"), source_folder, start)
-    train_motion(stage_settings(packed_folder, tmp_path / "motion"), None, tmp_path / "text", start)
+    begin = MotionBeginning(start, text_run=tmp_path / "text")
+    train_motion(stage_settings(packed_folder, tmp_path / "motion"), JOINT, begin)
     export(tmp_path / "motion", tmp_path / "checkpoint", "further", tmp_path / "decoder")
     before, after = (load_checkpoint(folder / "checkpoint")[0].state_dict() for folder in (runs, tmp_path))
     same = {name for name, value in before.items() if torch.equal(value, after[name])}
@@ -139,7 +207,7 @@ def test_a_run_that_began_from_a_checkpoint_goes_on_without_it(
     def train(steps: int, start: str | None) -> None:
         train_vae(stage_settings(packed_folder, tmp_path / "decoder", steps), decoder_of=start)
         train_text(stage_settings(packed_folder, tmp_path / "text", steps), source_folder, start)
-        train_motion(stage_settings(packed_folder, tmp_path / "motion", steps), None, None, start)
+        train_motion(stage_settings(packed_folder, tmp_path / "motion", steps), JOINT, MotionBeginning(start))
 
     train(STEPS, start)
     tokenizer = (tmp_path / "text" / "tokenizer.json").read_bytes()
@@ -159,18 +227,22 @@ def test_weights_stay_non_commercial_whatever_they_are_trained_on_further(
 ) -> None:
     pack_data(source_folder, tmp_path / "packed", "open")
     settings = stage_settings(tmp_path / "packed", tmp_path / "motion")
-    train_motion(settings, None, None, str(runs / "checkpoint"))
+    train_motion(settings, JOINT, MotionBeginning(str(runs / "checkpoint")))
     _, metadata = read_config(export(tmp_path / "motion", tmp_path / "checkpoint", "x"))
     assert metadata["licence"] == "CC-BY-NC-4.0"
     assert "Bandai" in metadata["data"]
 
 
-def test_what_cannot_be_gone_on_from_is_named(runs: Path, packed_folder: Path, tmp_path: Path) -> None:
-    settings = replace(stage_settings(packed_folder, tmp_path / "motion"), preset="mini")
+def test_what_cannot_be_gone_on_from_is_named(
+    runs: Path, packed_folder: Path, source_folder: Path, tmp_path: Path
+) -> None:
+    settings = replace(stage_settings(packed_folder, tmp_path / "text"), preset="mini")
     with pytest.raises(CheckpointError, match="not that of preset mini"):
-        train_motion(settings, None, None, str(runs / "checkpoint"))
-    with pytest.raises(ParameterError, match="a checkpoint to start from"):
-        train_motion(stage_settings(packed_folder, tmp_path / "motion"), runs / "vae", None)
+        train_text(settings, source_folder, str(runs / "checkpoint"))
+    with pytest.raises(ParameterError, match="nothing to begin from"):
+        train_motion(stage_settings(packed_folder, tmp_path / "x"), JOINT, MotionBeginning(vae_run=runs / "vae"))
+    with pytest.raises(CheckpointError, match="expected one of stage motion"):
+        train_motion(stage_settings(packed_folder, tmp_path / "x"), JOINT, MotionBeginning(str(runs / "vae")))
     with pytest.raises(CheckpointError, match="did not train a decoder alone"):
         export(runs / "motion", tmp_path / "checkpoint", "x", runs / "vae")
     with pytest.raises(ParameterError, match="whole VAE"):
@@ -206,10 +278,11 @@ def test_missing_inputs_are_named(runs: Path, packed_folder: Path, source_folder
     with pytest.raises(DatasetError, match="texts_humanml3d"):
         train_text(stage_settings(packed_folder, tmp_path / "text"), tmp_path)
     with pytest.raises(CheckpointError, match="llamo train vae"):
-        train_motion(stage_settings(packed_folder, tmp_path / "motion"), tmp_path / "vae", runs / "text")
+        begin = MotionBeginning(vae_run=tmp_path / "vae", text_run=runs / "text")
+        train_motion(stage_settings(packed_folder, tmp_path / "motion"), JOINT, begin)
     with pytest.raises(CheckpointError, match="Make one with `llamo train motion`"):
         export(tmp_path / "nothing", tmp_path / "checkpoint", "x")
-    with pytest.raises(CheckpointError, match="stage vae"):
+    with pytest.raises(CheckpointError, match="run of stage vae"):
         export(runs / "vae", tmp_path / "checkpoint", "x")
 
 
