@@ -1,24 +1,26 @@
-"""Checkpoint folders: config.json, tokenizer.json, safetensors shards with an index, model card. Never pickle."""
+"""Checkpoint folders: config.json, tokenizer files, safetensors shards with an index, model card. Never pickle."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from llamo_ros.core.errors import CheckpointError
 from llamo_ros.core.resources import assets_path
 from llamo_ros.model.config import LlamoConfig
 from llamo_ros.model.llamo import Llamo
+from llamo_ros.model.shards import Shards, is_finite, write_shards
 from llamo_ros.model.text_tokenizer import TextTokenizer
 
 FORMAT_VERSION = 1
-INDEX = "model.safetensors.index.json"
-SHARD_BYTES = 15_000_000
+SMALL_MODEL_BYTES = 500_000_000
+SMALL_SHARD_BYTES = 15_000_000  # of a model that travels in a repository or a package
+LARGE_SHARD_BYTES = 2_000_000_000
 
 
 def save_checkpoint(
@@ -26,35 +28,56 @@ def save_checkpoint(
     tokenizer: TextTokenizer,
     folder: Path,
     metadata: dict[str, str],
-    dtype: torch.dtype = torch.bfloat16,
-    shard_bytes: int = SHARD_BYTES,
+    dtype: torch.dtype | None = torch.bfloat16,
+    shard_bytes: int | None = None,
 ) -> None:
-    """Write a checkpoint folder: weights as ``dtype``, statistics as float32, shards of at most ``shard_bytes``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("model-*.safetensors"):
-        old.unlink()
+    """Write a checkpoint folder.
+
+    Args:
+        model: Whose weights and configuration are written.
+        tokenizer: Its tokenizer.
+        folder: Made if it is missing; a checkpoint in it is replaced.
+        metadata: Licence, data and the like, for config.json.
+        dtype: Of the weights in the files; None keeps each as it is in memory. Statistics are always kept.
+        shard_bytes: Largest shard, [bytes]; None is 15 MB, or 2 GB for models above 500 MB.
+    """
     buffers = {name for name, _ in model.named_buffers()}
-    shards: list[dict[str, Tensor]] = [{}]
-    used = 0
-    for name, tensor in model.state_dict().items():
-        tensor = tensor.detach().cpu().contiguous()
-        tensor = tensor if name in buffers else tensor.to(dtype)
-        size = tensor.numel() * tensor.element_size()
-        if used and used + size > shard_bytes:
-            shards.append({})
-            used = 0
-        shards[-1][name] = tensor
-        used += size
-    weight_map = {}
-    for number, shard in enumerate(shards, start=1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, folder / file)
-        (folder / file).chmod(0o644)  # the library writes 0600, which other users of a machine could not read
-        weight_map |= dict.fromkeys(shard, file)
-    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}, indent=1) + "\n")
-    config = {"format_version": FORMAT_VERSION, "metadata": metadata, "model": model.config.to_json()}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    tensors = model.state_dict()
+    stored = {name: t.dtype if dtype is None or name in buffers else dtype for name, t in tensors.items()}
+    sizes = {name: tensor.numel() * stored[name].itemsize for name, tensor in tensors.items()}
+
+    def read(name: str) -> Tensor:
+        return tensors[name].detach().to("cpu", stored[name]).contiguous()
+
+    write_checkpoint(folder, model.config, tokenizer, metadata, sizes, read, shard_bytes)
+
+
+def write_checkpoint(
+    folder: Path,
+    config: LlamoConfig,
+    tokenizer: TextTokenizer,
+    metadata: dict[str, str],
+    sizes: Mapping[str, int],
+    read: Callable[[str], Tensor],
+    shard_bytes: int | None = None,
+    on_shard: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write a checkpoint folder from tensors that are read one shard at a time; see :func:`write_shards`.
+
+    config.json comes last: without it a folder is no checkpoint, so one whose writing was interrupted is not taken for
+    a whole one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").unlink(missing_ok=True)
+    write_shards(folder, sizes, read, shard_bytes or shard_bytes_for(sum(sizes.values())), on_shard)
     tokenizer.save(folder / "tokenizer.json")
+    content = {"format_version": FORMAT_VERSION, "metadata": metadata, "model": config.to_json()}
+    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def shard_bytes_for(total: int) -> int:
+    """Largest shard of a model of ``total`` bytes, [bytes]."""
+    return SMALL_SHARD_BYTES if total <= SMALL_MODEL_BYTES else LARGE_SHARD_BYTES
 
 
 def checkpoint_folder(name_or_folder: str | Path) -> Path:
@@ -91,6 +114,10 @@ def read_config(folder: Path) -> tuple[LlamoConfig, dict[str, str]]:
         raise CheckpointError(f"{folder} is no checkpoint: it has no config.json. Copy the whole folder.")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
+        if "format_version" not in data and "model_type" in data:
+            raise CheckpointError(
+                f"{folder} is a language model, not a LLaMo checkpoint. Make one of it: `llamo init --base {folder}`."
+            )
         version = data["format_version"]
         model, metadata = data["model"], data["metadata"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -100,48 +127,49 @@ def read_config(folder: Path) -> tuple[LlamoConfig, dict[str, str]]:
     return LlamoConfig.from_json(model), metadata
 
 
-def load_checkpoint(name_or_folder: str | Path, device: str = "cpu") -> tuple[Llamo, TextTokenizer]:
-    """Model (float32, evaluation mode) and tokenizer of a checkpoint.
+def load_checkpoint(
+    name_or_folder: str | Path, device: str = "cpu", dtype: str | None = None
+) -> tuple[Llamo, TextTokenizer]:
+    """Model (evaluation mode, frozen) and tokenizer of a checkpoint.
+
+    Weights that are stored in the dtype they have in memory stay in mapped files and are not copied; the others are
+    converted one tensor at a time.
+
+    Args:
+        name_or_folder: Name of a shipped model, or a checkpoint folder.
+        device: PyTorch device.
+        dtype: "float32" or "bfloat16" in place of the configured dtype of the backbone.
 
     Raises:
         CheckpointError: a file is missing or damaged, or names and shapes of tensors differ from the configuration.
+        ParameterError: there is no such dtype.
     """
     folder = checkpoint_folder(name_or_folder)
     config, _ = read_config(folder)
-    tensors = _read_shards(folder)
-    with torch.device("meta"):
-        model = Llamo(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if expected != found:
-        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-        detail = ", ".join(f"{n}: {found.get(n, 'missing')} instead of {expected.get(n, 'none')}" for n in wrong[:3])
+    model = skeleton(config if dtype is None else replace(config, dtype=dtype))
+    shards = Shards(folder)
+    expected = model.state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    if shapes != shards.shapes:
+        found = shards.shapes
+        wrong = sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name))
+        detail = ", ".join(f"{n}: {found.get(n, 'missing')} instead of {shapes.get(n, 'none')}" for n in wrong[:3])
         raise CheckpointError(f"{folder} does not fit its config.json in {len(wrong)} tensors ({detail}).")
-    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    weights, broken = {}, []
+    for name, tensor in shards.items():
+        if not is_finite(tensor):
+            broken.append(name)
+        weights[name] = tensor.to(device, expected[name].dtype)
     if broken:
         raise CheckpointError(
             f"{folder} is damaged: {broken[0]} and {len(broken) - 1} other tensors hold NaN or infinite values; "
             "copy the checkpoint again."
         )
-    with torch.device(device):
-        model = Llamo(config)
-    model.load_state_dict({name: tensor.to(device, torch.float32) for name, tensor in tensors.items()})
+    model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(False), TextTokenizer.load(folder / "tokenizer.json")
 
 
-def _read_shards(folder: Path) -> dict[str, Tensor]:
-    try:
-        weight_map: dict[str, str] = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-        files = sorted(set(weight_map.values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder / INDEX} cannot be read ({error!r}); copy the checkpoint again.") from error
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        path = folder / Path(file).name
-        if not path.is_file():
-            raise CheckpointError(f"shard {path.name} of {folder} is missing; copy all {len(files)} shards again.")
-        try:
-            tensors |= load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"shard {path} is damaged ({error}); copy it again.") from error
-    return tensors
+def skeleton(config: LlamoConfig) -> Llamo:
+    """The model with weights that have shape and dtype but no memory; each of them is stored in a checkpoint."""
+    with torch.device("meta"):
+        return Llamo(config)

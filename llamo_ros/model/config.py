@@ -14,6 +14,13 @@ from llamo_ros.core.errors import CheckpointError, ParameterError
 FRAMES_PER_LATENT = 4
 LATENT_RATE = 7.5  # [Hz] latents per second of motion: 30 FPS / 4
 
+DTYPES = ("float32", "bfloat16")
+VAE_CHOICES = {
+    "body": ("patch", "conv"),
+    "variance": ("std", "variance", "predicted"),
+    "sigma_per": ("element", "token", "clip"),
+}
+
 
 @dataclass(frozen=True)
 class MotionVaeConfig:
@@ -38,6 +45,20 @@ class MotionVaeConfig:
     body: str = "patch"
     variance: str = "std"
     sigma_per: str = "token"
+
+    def __post_init__(self) -> None:
+        for name, choices in VAE_CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ParameterError(
+                    f"{name} of the motion VAE is {getattr(self, name)!r}, expected one of: {', '.join(choices)}."
+                )
+        for name in ("latent_dim", "width"):
+            if getattr(self, name) < 1:
+                raise ParameterError(f"{name} of the motion VAE is {getattr(self, name)}, expected at least 1.")
+        if not self.dilations or min(self.dilations) < 1:
+            raise ParameterError(f"dilations of the motion VAE are {self.dilations}, expected one or more, each >= 1.")
+        if not 0.0 <= self.sigma_max < float("inf"):
+            raise ParameterError(f"sigma_max of the motion VAE is {self.sigma_max}, expected 0 or more, and finite.")
 
 
 @dataclass(frozen=True)
@@ -103,7 +124,18 @@ class FlowHeadConfig:
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """Defaults of sampling; each can be overridden per prompt."""
+    """Defaults of sampling; each can be overridden per prompt, but for the window.
+
+    Attributes:
+        flow_steps: Steps of the solver per latent.
+        solver: "euler" (the paper's) or "midpoint", see :mod:`llamo_ros.model.latent_sampler`.
+        window: Most latents that generation attends to; with so many, a stream is read anew with its prompt and the
+            last ``window_context`` of them.
+        window_context: See there.
+        change_context: Latents kept when the prompt changes in mid-motion or another one follows.
+        link: How a prompt that changes or follows begins: "blend", "context" or "conversation", see
+            :class:`llamo_ros.pipelines.motion_engine.MotionStream`.
+    """
 
     flow_steps: int = 50
     solver: str = "euler"
@@ -112,6 +144,10 @@ class GenerationConfig:
     exit_threshold: float = 0.5
     min_duration: float = 2.0
     max_duration: float = 10.0
+    window: int = 75
+    window_context: int = 30
+    change_context: int = 4
+    link: str = "blend"
 
 
 @dataclass(frozen=True)
@@ -122,7 +158,7 @@ class LlamoConfig:
         name: Of the preset it was built from.
         exit_width: Channels inside the exit head.
         motion_dropout: On the motion branch, in training.
-        dtype: Of the weights in memory: "float32" or "bfloat16".
+        dtype: Of the backbone's weights in memory: "float32" or "bfloat16"; the rest is always float32.
     """
 
     name: str = "custom"
@@ -133,6 +169,10 @@ class LlamoConfig:
     exit_width: int = 128
     motion_dropout: float = 0.1
     dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ParameterError(f"dtype is {self.dtype!r}, expected one of: {', '.join(DTYPES)}.")
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary, the content of config.json."""
@@ -161,7 +201,7 @@ class LlamoConfig:
                     part_values["rope_scaling"] = RopeScaling(**part_values["rope_scaling"])
                 values[name] = part(**part_values)
             return cls(**values)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ParameterError) as error:
             raise CheckpointError(
                 f"config.json does not describe a LLaMo model of this version ({error}). "
                 "It was written by another version, or edited; use the matching llamo_ros or retrain."
@@ -219,6 +259,9 @@ PRESETS: dict[str, LlamoConfig] = {
         **_PAPER,
     ),
 }
+
+
+BASE_PRESETS = ("1b", "3b", "8b", "custom")  # made of a Llama; custom takes its sizes from it
 
 
 def preset(name: str) -> LlamoConfig:

@@ -17,5 +17,5 @@ class ExitHead(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Logits (...,) of hidden states (..., D) at motion tokens."""
-        return self.layers(hidden)[..., 0]
+        """Logits (...,) of hidden states (..., D) at motion tokens, in the dtype of the weights."""
+        return self.layers(hidden.to(self.layers[0].weight.dtype))[..., 0]

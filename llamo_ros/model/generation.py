@@ -1,148 +1,276 @@
-"""Generation loops beside the model: latents from a prompt, one by one; a caption from latents. They know no text."""
+"""LatentEngine: latents for many independent streams, one forward pass of the backbone per tick. It knows no text.
 
-# B batch, R rows (conditional, then null), C latent channels, D width
+A stream performs passages, one prompt each (:mod:`~llamo_ros.model.passages`). Guided streams have a second row
+without words ([BOS] [BOM] ..., and [EOM] [BOM] where a conversation goes on), with keys and values of its own, in the
+same pass. When a stream has as many latents as the window allows, it is read anew with its prompt and the last few of
+them, so that endless motion costs the same per latent as short motion.
+"""
+
+# N streams, R rows (one or two per stream), C latent channels, D width
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from llamo_ros.core.errors import ParameterError
-from llamo_ros.model.flow_head import LatentSampler
+from llamo_ros.model.latent_sampler import LatentSampler
 from llamo_ros.model.llamo import MOTION, PADDING, Llamo
-from llamo_ros.model.mixture_of_transformers import KeyValueCache
-
-
-@dataclass(frozen=True)
-class SamplingOptions:
-    """How latents are sampled.
-
-    Attributes:
-        guidance_scale: 1 follows the text plainly; above 1 exaggerates it against the empty prompt (classifier-free
-            guidance, Ho and Salimans 2022); it costs a second row, not a second pass.
-        temperature: Scale of the initial noise.
-        min_latents: The exit head is not listened to before.
-        max_latents: Generation ends here at the latest.
-        exit_threshold: Motion ends when the exit probability reaches it; above 1 never.
-    """
-
-    guidance_scale: float = 2.0
-    temperature: float = 1.0
-    min_latents: int = 1
-    max_latents: int = 75
-    exit_threshold: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.min_latents <= self.max_latents:
-            raise ParameterError(
-                f"min_latents is {self.min_latents} and max_latents {self.max_latents}; expected 1 <= min <= max."
-            )
-        if not (0 <= self.guidance_scale < 100 and 0 <= self.temperature < 100):
-            raise ParameterError("guidance_scale and temperature must be between 0 and 100.")
+from llamo_ros.model.passages import Passage
+from llamo_ros.model.slots import Slot, SlotCache
 
 
 @dataclass(frozen=True)
 class LatentStep:
-    """One step of generation.
+    """One latent of one stream.
 
     Attributes:
-        latents: Normalised latents, shape (B, C).
-        exit_probability: Probability that the motion ends with this latent, shape (B,).
-        is_final: Whether this is the last step.
+        stream: The stream.
+        latent: Normalised latent, shape (C,), float32.
+        exit_probability: Probability that the motion ends with it.
+        passage: Number of the passage it belongs to, from 0.
+        ends_passage: Whether it is the last one of its passage.
+        is_final: Whether it is the last one of the stream.
     """
 
-    latents: Tensor
-    exit_probability: Tensor
+    stream: LatentStream
+    latent: Tensor
+    exit_probability: float
+    passage: int
+    ends_passage: bool
     is_final: bool
 
 
-def prompt_tokens(model: Llamo, prompts: Sequence[Sequence[int]], bos: int) -> tuple[Tensor, Tensor]:
-    """[BOS] text [BOM] of each prompt, padded on the left; ids (B, S) and a mask of real tokens (B, S)."""
-    rows = [[bos, *ids, model.begin_motion] for ids in prompts]
-    longest = max(map(len, rows))
-    tokens = torch.tensor([[PADDING] * (longest - len(row)) + row for row in rows], device=model.latent_mean.device)
-    return tokens, tokens != PADDING
+class LatentStream:
+    """One stream of a :class:`LatentEngine`; made by :meth:`LatentEngine.open`, used from the engine's thread.
 
-
-@torch.inference_mode()
-def generate_latents(
-    model: Llamo,
-    prompts: Sequence[Sequence[int]],
-    bos: int,
-    sampler: LatentSampler,
-    options: SamplingOptions,
-    seeds: Sequence[int],
-) -> Iterator[LatentStep]:
-    """Latents of B prompts, one step at a time, with a KV cache; ends by ``options.max_latents`` or the exit head.
-
-    A batch ends when every row has ended; a caller that wants each row's own end reads ``exit_probability``.
-
-    Args:
-        model: The model, in evaluation mode.
-        prompts: Token ids of each prompt, without [BOS]; an empty list is the unconditional prompt.
-        bos: Id of [BOS].
-        sampler: From ``model.flow_head.sampler(steps)``.
-        options: See :class:`SamplingOptions`.
-        seeds: One seed per prompt; the motion of a row depends on its own seed only.
+    Attributes:
+        passage: Number of the passage in progress, from 0.
+        is_done: Whether it has ended or was cancelled.
     """
-    batch, guided = len(prompts), options.guidance_scale != 1.0
-    rows = [*prompts, *([[]] * batch if guided else [])]
-    device = model.latent_mean.device
-    tokens, mask = prompt_tokens(model, rows, bos)
-    cache = KeyValueCache(
-        model.config.backbone, len(rows), tokens.shape[1] + options.max_latents, model.special_tokens.dtype, device
-    )
-    generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-    hidden = model(tokens, model.latent_mean.new_zeros(0, model.config.vae.latent_dim), cache, mask)[:, -1]
-    motion = torch.full((len(rows), 1), MOTION, device=device)
-    ended = torch.zeros(batch, dtype=torch.bool, device=device)
-    for index in range(1, options.max_latents + 1):
-        noise = torch.stack([torch.randn(model.config.vae.latent_dim, generator=g) for g in generators]).to(device)
-        latents = sampler(options.temperature * noise, model.projector(hidden), options.guidance_scale)
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-        hidden = model(motion, latents.repeat(2, 1) if guided else latents, cache, mask)[:, -1]
-        exit_probability = torch.sigmoid(model.exit_head(hidden[:batch]))
-        if index >= options.min_latents:
-            ended |= exit_probability >= options.exit_threshold
-        is_final = bool(ended.all()) or index == options.max_latents
-        yield LatentStep(latents, exit_probability, is_final)
+
+    def __init__(self, engine: LatentEngine, first: Passage, seed: int) -> None:
+        self.passage, self.is_done = -1, False
+        self._engine = engine
+        self._noise = torch.Generator().manual_seed(int(seed))
+        self._waiting: deque[Passage] = deque()
+        self._recent: deque[Tensor] = deque(maxlen=engine.window)  # latents, the newest last
+        self._slots: list[Slot] = []
+        self._hidden: list[Tensor] = []  # of the newest token of each slot, (D,)
+        self._unread: list[list[int]] = []  # tokens that each slot has yet to read
+        self._context: list[Tensor] = []  # the latents at their MOTION places, the same in each slot
+        self._begin(first)
+
+    @property
+    def waiting(self) -> int:
+        """Passages that are to follow."""
+        return len(self._waiting)
+
+    def change(self, passage: Passage) -> None:
+        """Go on with another passage from the next latent on; those that wait are forgotten.
+
+        Raises:
+            ParameterError: the stream has ended, or the passage does not fit the window.
+        """
+        self._check(passage)
+        self._waiting.clear()
+        self._begin(passage)
+
+    def append(self, passage: Passage) -> None:
+        """Go on with another passage when those before have ended, instead of ending.
+
+        Raises:
+            ParameterError: the stream has ended, or the passage does not fit the window.
+        """
+        self._check(passage)
+        self._waiting.append(passage)
+
+    def cancel(self) -> None:
+        """End now; no further latent comes. Does nothing if it has ended."""
+        if not self.is_done:
+            self._engine._close(self)
+
+    def _check(self, passage: Passage) -> None:
+        if self.is_done:
+            raise ParameterError("the stream has ended; open a new one.")
+        self._engine.check(passage)
+
+    def _begin(self, passage: Passage) -> None:
+        """Make a passage the present one; the next tick reads its tokens."""
+        first = self.passage < 0
+        self.passage += 1
+        self._present, self._made = passage, 0
+        guided = passage.options.guidance_scale != 1.0
+        # Rows that have not read what came before cannot go on with it, nor can those that would run out of positions.
+        goes_on = passage.link == "conversation" and not first and not self._unread and guided == (len(self._slots) > 1)
+        if goes_on and self._slots[0].length + len(passage.ids) + self._engine.window + 2 < self._engine.positions:
+            model = self._engine.model
+            begin = [model.end_motion, *passage.ids, model.begin_motion]
+            self._unread, self._context = [begin, [model.end_motion, model.begin_motion]][: len(self._slots)], []
+        else:
+            self._read_anew(passage.context)
+
+    def _read_anew(self, context: int) -> None:
+        """Forget all but the prompt and the newest latents."""
+        self._engine._free(self)
+        model, bos = self._engine.model, self._engine.bos
+        guided = self._present.options.guidance_scale != 1.0
+        self._context = list(self._recent)[len(self._recent) - min(context, len(self._recent)) :]
+        self._recent.clear()
+        self._recent.extend(self._context)
+        places = [MOTION] * len(self._context)
+        prompts = [self._present.ids, ()] if guided else [self._present.ids]
+        self._unread = [[bos, *ids, model.begin_motion, *places] for ids in prompts]
+
+    def _add(self, latent: Tensor, exit_probability: float) -> LatentStep:
+        """Take in a new latent; ends the passage or the stream where that is due."""
+        options, passage = self._present.options, self.passage
+        self._recent.append(latent)
+        self._made += 1
+        ends = self._made == options.max_latents or (
+            self._made >= options.min_latents and exit_probability >= options.exit_threshold
+        )
+        is_final = ends and not self._waiting
         if is_final:
-            return
+            self._engine._close(self)
+        elif ends:
+            self._begin(self._waiting.popleft())
+        elif len(self._recent) == self._engine.window:
+            self._read_anew(self._engine.context)
+        return LatentStep(self, latent, exit_probability, passage, ends, is_final)
 
 
-@torch.inference_mode()
-def generate_caption(
-    model: Llamo, latents_LC: Tensor, bos: int, eos: int, forbidden: Sequence[int] = (), max_tokens: int = 40
-) -> tuple[list[int], float]:
-    """Most likely caption of a motion, token by token (greedy).
+class LatentEngine:
+    """Makes the latents of all open streams together, one each per tick. For one thread.
 
-    Args:
-        model: The model, in evaluation mode.
-        latents_LC: Normalised latents, shape (L, C), L >= 1.
-        bos: Id of [BOS].
-        eos: Id of [EOS], which ends the caption.
-        forbidden: Ids that are never written ([BOS], padding).
-        max_tokens: The caption is cut here.
-
-    Returns:
-        Token ids without [EOS], and the geometric mean probability of the chosen tokens.
+    What comes out of a stream does not depend on the others, up to rounding.
     """
-    device = latents_LC.device
-    tokens = torch.tensor([[bos, model.begin_motion, *[MOTION] * len(latents_LC), model.end_motion]], device=device)
-    cache = KeyValueCache(model.config.backbone, 1, tokens.shape[1] + max_tokens, model.special_tokens.dtype, device)
-    hidden = model(tokens, latents_LC, cache)[:, -1]
-    ids: list[int] = []
-    log_probability = 0.0
-    while True:
-        logits = model.backbone.text.logits(hidden)[0]
-        logits[list(forbidden)] = -torch.inf
-        log_probabilities = torch.log_softmax(logits, dim=-1)
-        token = int(log_probabilities.argmax())
-        log_probability += float(log_probabilities[token])
-        if token == eos or len(ids) == max_tokens:
-            return ids, float(torch.tensor(log_probability / (len(ids) + 1)).exp())
-        ids.append(token)
-        hidden = model(torch.tensor([[token]], device=device), latents_LC[:0], cache)[:, -1]
+
+    def __init__(self, model: Llamo, bos: int, sampler: LatentSampler, window: int, context: int) -> None:
+        """Begin without streams.
+
+        Args:
+            model: The model, in evaluation mode.
+            bos: Id of [BOS].
+            sampler: Of the model's flow head.
+            window: Most latents a stream attends to; with so many it is read anew.
+            context: Latents kept then, 0 <= context < window.
+
+        Raises:
+            ParameterError: ``window`` and ``context`` do not fit together or the model.
+        """
+        self.positions = model.config.backbone.max_positions
+        if not 0 <= context < window < self.positions:
+            raise ParameterError(
+                f"window is {window} latents and context {context}; expected 0 <= context < window < "
+                f"{self.positions}, the positions of the model."
+            )
+        self.model, self.bos, self.window, self.context = model, bos, window, context
+        self._sampler = sampler
+        self._streams: list[LatentStream] = []
+        self._cache = SlotCache(model.config.backbone, model.special_tokens.dtype, model.latent_mean.device)
+
+    @property
+    def streams(self) -> tuple[LatentStream, ...]:
+        """Streams that are open, the oldest first."""
+        return tuple(self._streams)
+
+    def open(self, passage: Passage, seed: int = 0) -> LatentStream:
+        """A new stream; its first latent comes with the next tick.
+
+        Raises:
+            ParameterError: the prompt is too long for the model.
+        """
+        self.check(passage)
+        stream = LatentStream(self, passage, seed)
+        self._streams.append(stream)
+        return stream
+
+    def check(self, passage: Passage) -> None:
+        """Whether a passage can be performed.
+
+        Raises:
+            ParameterError: prompt and window together exceed the positions of the model, or the context the window.
+        """
+        most = self.positions - self.window - 3
+        if len(passage.ids) > most:
+            raise ParameterError(f"the prompt has {len(passage.ids)} tokens, expected at most {most}; shorten it.")
+        if passage.context >= self.window:
+            raise ParameterError(f"context is {passage.context} latents, expected less than the window, {self.window}.")
+
+    @torch.inference_mode()
+    def tick(self) -> list[LatentStep]:
+        """The next latent of every open stream, in the order of :attr:`streams`; none if none is open."""
+        streams = list(self._streams)
+        if not streams:
+            return []
+        self._read([stream for stream in streams if stream._unread])
+        latents_NC = self._sampled(streams)
+        rows = sorted((slot.row, n, k) for n, stream in enumerate(streams) for k, slot in enumerate(stream._slots))
+        slots = [streams[n]._slots[k] for _, n, k in rows]
+        tokens_R1 = torch.full((len(rows), 1), MOTION, device=latents_NC.device)
+        window = self._cache.window(slots, 1)
+        hidden_RD = self.model(tokens_R1, latents_NC[[n for _, n, _ in rows]], window)[:, 0]
+        for row, n, k in rows:
+            streams[n]._hidden[k] = hidden_RD[row]
+        exit_logits_N = self.model.exit_head(torch.stack([stream._hidden[0] for stream in streams]))
+        exits = torch.sigmoid(exit_logits_N.float()).tolist()
+        return [stream._add(latents_NC[n], exits[n]) for n, stream in enumerate(streams)]
+
+    def _read(self, streams: Sequence[LatentStream]) -> None:
+        """What has not been read yet, of all streams in one pass."""
+        rows: list[tuple[LatentStream, int]] = []
+        for stream in streams:
+            if not stream._slots:
+                stream._slots = [self._cache.open() for _ in stream._unread]
+                stream._hidden = [torch.empty(0)] * len(stream._slots)
+            rows += [(stream, k) for k in range(len(stream._slots))]
+        if not rows:
+            return
+        unread = [stream._unread[k] for stream, k in rows]
+        counts = [len(tokens) for tokens in unread]
+        longest = max(counts)
+        device = self.model.latent_mean.device
+        tokens_RS = torch.tensor([tokens + [PADDING] * (longest - len(tokens)) for tokens in unread], device=device)
+        latents = [latent for stream, _ in rows for latent in stream._context]
+        latents_LC = torch.stack(latents) if latents else torch.zeros(0, len(self.model.latent_mean), device=device)
+        window = self._cache.window([stream._slots[k] for stream, k in rows], longest, counts)
+        hidden_RSD = self.model(tokens_RS, latents_LC, window)
+        for row, (stream, k) in enumerate(rows):
+            stream._hidden[k] = hidden_RSD[row, counts[row] - 1]
+        for stream in streams:
+            stream._unread, stream._context = [], []
+
+    def _sampled(self, streams: Sequence[LatentStream]) -> Tensor:
+        """New latents (N, C); streams with the same steps, solver and guidance go through the flow together."""
+        noise_NC = torch.stack(
+            [
+                stream._present.options.temperature * torch.randn(len(self.model.latent_mean), generator=stream._noise)
+                for stream in streams
+            ]
+        ).to(self.model.latent_mean.device)
+        groups: dict[tuple[int, str, float], list[int]] = {}
+        for n, stream in enumerate(streams):
+            options = stream._present.options
+            groups.setdefault((options.flow_steps, options.solver, options.guidance_scale), []).append(n)
+        latents_NC = torch.empty_like(noise_NC)
+        for (steps, solver, guidance), members in groups.items():
+            hidden = [streams[n]._hidden[k] for k in range(1 if guidance == 1.0 else 2) for n in members]
+            condition_RD = self.model.projector(torch.stack(hidden))
+            latents_NC[members] = self._sampler(noise_NC[members], condition_RD, guidance, steps, solver)
+        return latents_NC
+
+    def _free(self, stream: LatentStream) -> None:
+        """Give the rows of a stream back."""
+        for slot in stream._slots:
+            self._cache.close(slot)
+        stream._slots, stream._hidden = [], []
+
+    def _close(self, stream: LatentStream) -> None:
+        self._free(stream)
+        stream.is_done = True
+        self._streams.remove(stream)

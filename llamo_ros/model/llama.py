@@ -8,6 +8,8 @@ Parameter names match that checkpoint format.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -85,12 +87,37 @@ class LlamaBranch(nn.Module):
         return F.linear(hidden, head)
 
 
+def mean_embedding(table_VD: Tensor) -> Tensor:
+    """Mean of all token embeddings, shape (D,), float32; summed in parts, so that the table is not copied."""
+    return (sum(rows.detach().double().sum(0) for rows in table_VD.split(4096)) / len(table_VD)).float()
+
+
 def rotary_tables(config: BackboneConfig, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosine and sine (B or 1, 1, S, E) of rotary position embedding for integer ``positions`` (S,) or (B, S)."""
-    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=positions.device) / config.head_dim
-    angles = torch.atleast_2d(positions)[..., None].float() * (1.0 / (config.rope_theta**exponents))
+    angles = torch.atleast_2d(positions)[..., None].float() * inverse_frequencies(config, positions.device)
     angles = torch.cat((angles, angles), dim=-1)[:, None]
     return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def inverse_frequencies(config: BackboneConfig, device: torch.device) -> Tensor:
+    """Angle per position of each pair of channels, shape (E / 2,), [rad].
+
+    With ``rope_scaling``, Llama 3.1's: waves longer than the context it was first trained on become ``factor`` times
+    slower, short ones stay, and those between are blended, so that longer contexts look like the trained one.
+    """
+    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device) / config.head_dim
+    plain = 1.0 / (config.rope_theta**exponents)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return plain
+    # Each operation in transformers' order: another order of the same formula differs in the last bit.
+    context, low, high = scaling.original_max_positions, scaling.low_freq_factor, scaling.high_freq_factor
+    wavelengths = 2 * math.pi / plain
+    is_long, is_short = wavelengths > context / low, wavelengths < context / high
+    scaled = torch.where(is_long, plain / scaling.factor, plain)
+    share_kept = (context / wavelengths - low) / (high - low)
+    blended = (1 - share_kept) * scaled / scaling.factor + share_kept * scaled
+    return torch.where(is_long | is_short, scaled, blended)
 
 
 def apply_rotary(x_BHSE: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from llamo_ros.model.config import LlamoConfig
 from llamo_ros.model.exit_head import ExitHead
 from llamo_ros.model.flow_head import FlowHead
+from llamo_ros.model.llama import mean_embedding
 from llamo_ros.model.mixture_of_transformers import (
     TEXT_ONLY,
     KeyValueCache,
@@ -22,6 +23,7 @@ from llamo_ros.model.motion_vae import MotionVae
 
 MOTION = -1  # place of a latent in a token sequence
 PADDING = -2
+WEIGHT_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Llamo(nn.Module):
@@ -29,6 +31,9 @@ class Llamo(nn.Module):
 
     Token sequences are integers: text ids below V, ``begin_motion`` = V and ``end_motion`` = V + 1 (rows of their own,
     so the frozen text embedding stays untouched and the text logits have V columns), ``MOTION`` where a latent stands.
+
+    The backbone and the two rows are in the configured dtype. All else is small and stays in float32: the VAE, the
+    statistics and the flow head, whose many small steps bfloat16 would round away, and what leads to and from them.
     """
 
     def __init__(self, config: LlamoConfig) -> None:
@@ -36,8 +41,9 @@ class Llamo(nn.Module):
         self.config = config
         width, latent_dim = config.backbone.width, config.vae.latent_dim
         self.vae = MotionVae(config.vae)
-        self.backbone = MixtureOfTransformers(config.backbone, config.motion_dropout)
-        self.special_tokens = nn.Parameter(torch.zeros(2, width))  # [BOM], [EOM]
+        dtype = WEIGHT_DTYPES[config.dtype]
+        self.backbone = MixtureOfTransformers(config.backbone, config.motion_dropout).to(dtype)
+        self.special_tokens = nn.Parameter(torch.zeros(2, width, dtype=dtype))  # [BOM], [EOM]
         self.adapter = MotionMlp(latent_dim, width)
         self.projector = MotionMlp(width, width)
         self.flow_head = FlowHead(config.flow_head, latent_dim, width)
@@ -55,6 +61,20 @@ class Llamo(nn.Module):
         """Token id of [EOM]."""
         return self.config.backbone.vocab_size + 1
 
+    def parameter_counts(self) -> dict[str, int]:
+        """Number of weights by part; the text branch counts its embedding, and a tied one once."""
+        parts = {
+            "text branch": self.backbone.text,
+            "motion branch": self.backbone.motion,
+            "adapter": self.adapter,
+            "projector": self.projector,
+            "flow head": self.flow_head,
+            "exit head": self.exit_head,
+            "motion VAE": self.vae,
+        }
+        counts = {name: sum(p.numel() for p in part.parameters()) if part else 0 for name, part in parts.items()}
+        return counts | {"[BOM] and [EOM]": self.special_tokens.numel()}
+
     def initialise_motion(self) -> None:
         """Before motion training: motion branch from the text branch, [BOM] and [EOM] from the mean embedding."""
         self.backbone.copy_text_to_motion()
@@ -63,7 +83,7 @@ class Llamo(nn.Module):
     def initialise_special_tokens(self) -> None:
         """[BOM] and [EOM] to the mean of the text embedding."""
         with torch.no_grad():
-            self.special_tokens.copy_(self.backbone.text.embed_tokens.weight.mean(0).expand(2, -1))
+            self.special_tokens.copy_(mean_embedding(self.backbone.text.embed_tokens.weight).expand(2, -1))
 
     def freeze_text_and_vae(self) -> None:
         """Only the motion side and the two new token rows stay trainable (paper, supplement)."""
@@ -101,10 +121,14 @@ class Llamo(nn.Module):
         route = ModalityRoute.of(tokens_BS == MOTION)
         return self.backbone(self.embed(tokens_BS, latents_NC), route, cache, key_mask)
 
-    def text_logits(self, tokens_BS: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """Logits (B, S, V) of text alone: bit-identical to the base language model, no motion weight is read."""
-        x_BSD = self.backbone.text.embed_tokens(tokens_BS)
-        return self.backbone.text.logits(self.backbone(x_BSD, TEXT_ONLY, cache))
+    def text_logits(self, tokens_BS: Tensor, cache: KeyValueCache | None = None, last_only: bool = False) -> Tensor:
+        """Logits (B, S, V) of text alone: bit-identical to the base language model, no motion weight is read.
+
+        There is no column for [BOM] or [EOM], so text generation cannot write them. With ``last_only`` the logits are
+        those of the last token, (B, 1, V): a long prompt needs no others.
+        """
+        hidden_BSD = self.backbone(self.backbone.text.embed_tokens(tokens_BS), TEXT_ONLY, cache)
+        return self.backbone.text.logits(hidden_BSD[:, -1:] if last_only else hidden_BSD)
 
     def normalise_latents(self, z: Tensor) -> Tensor:
         """VAE latents (..., C) to zero mean, unit scale, as the sequence model sees them."""

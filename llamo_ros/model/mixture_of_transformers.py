@@ -1,7 +1,8 @@
 """Mixture-of-Transformers (paper section 3.2): norms, projections and FFN per modality, one causal attention.
 
 Tokens reach their branch through index lists, so a pass with one modality touches one branch only: text-only input runs
-exactly the operations of the base Llama and never reads a motion weight.
+exactly the operations of the base Llama and never reads a motion weight. With ``separate_motion=False`` there is no
+motion branch and every token goes through the text branch (the ablation).
 """
 
 # B batch, S sequence (text and motion), D width, H heads, K key/value heads, E head width
@@ -9,10 +10,12 @@ exactly the operations of the base Llama and never reads a motion weight.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from llamo_ros.core.errors import ShapeError
 from llamo_ros.model.config import BackboneConfig
@@ -69,8 +72,31 @@ TEXT_ONLY = ModalityRoute("text")
 MOTION_ONLY = ModalityRoute("motion")
 
 
+class TokenCache(Protocol):
+    """Earlier tokens of a pass: :class:`KeyValueCache`, :class:`KeyValuePrefix`, or some slots of a ``SlotCache``.
+
+    Attributes:
+        length: Earlier tokens; of the longest row where rows differ.
+        is_ragged: Whether rows differ in length.
+    """
+
+    length: int
+    is_ragged: bool
+
+    def positions(self, count: int, device: torch.device) -> Tensor:
+        """Positions of ``count`` new tokens, shape (S,), or (B, S) where rows differ."""
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer with those (B, K, S, E) of the new tokens behind them."""
+
+    def advance(self, count: int) -> None:
+        """All layers have been extended by ``count`` tokens."""
+
+
 class KeyValueCache:
     """Keys and values of all layers for the tokens so far, in buffers allocated once."""
+
+    is_ragged = False
 
     def __init__(
         self, config: BackboneConfig, batch: int, capacity: int, dtype: torch.dtype, device: torch.device
@@ -84,6 +110,10 @@ class KeyValueCache:
     def capacity(self) -> int:
         """Most tokens it can hold."""
         return self.keys.shape[3]
+
+    def positions(self, count: int, device: torch.device) -> Tensor:
+        """Positions of the next ``count`` tokens, shape (S,)."""
+        return torch.arange(self.length, self.length + count, device=device)
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Append the keys and values (B, K, S, E) of new tokens; returns all of this layer's so far."""
@@ -102,9 +132,15 @@ class KeyValueCache:
 class KeyValuePrefix:
     """Keys and values of a frozen prefix: new ones are put behind it, not kept, so that a backward pass can follow."""
 
+    is_ragged = False
+
     def __init__(self, cache: KeyValueCache) -> None:
         self.length = cache.length
         self._keys, self._values = cache.keys[..., : cache.length, :], cache.values[..., : cache.length, :]
+
+    def positions(self, count: int, device: torch.device) -> Tensor:
+        """Positions of ``count`` tokens behind the prefix, shape (S,)."""
+        return torch.arange(self.length, self.length + count, device=device)
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of this layer: the prefix's, then the given ones (B, K, S, E)."""
@@ -121,11 +157,14 @@ class MixtureOfTransformers(nn.Module):
         super().__init__()
         self.config = config
         self.motion_dropout = motion_dropout
+        self.checkpointing = False  # whether layers are computed again on the way back, in place of kept activations
         self.text = LlamaBranch(config, with_embedding=True)
-        self.motion = LlamaBranch(config, with_embedding=False)
+        self.motion = LlamaBranch(config, with_embedding=False) if config.separate_motion else None
 
     def copy_text_to_motion(self) -> None:
-        """Start the motion branch as a copy of the text branch (paper, supplement)."""
+        """Start the motion branch, if there is one, as a copy of the text branch (paper, supplement)."""
+        if self.motion is None:
+            return
         with torch.no_grad():
             source = dict(self.text.named_parameters())
             for name, parameter in self.motion.named_parameters():
@@ -135,7 +174,7 @@ class MixtureOfTransformers(nn.Module):
         self,
         x_BSD: Tensor,
         route: ModalityRoute,
-        cache: KeyValueCache | KeyValuePrefix | None = None,
+        cache: TokenCache | None = None,
         key_mask: Tensor | None = None,
     ) -> Tensor:
         """Final hidden states, normed by each token's branch.
@@ -149,25 +188,33 @@ class MixtureOfTransformers(nn.Module):
         Returns:
             Hidden states, shape (B, S, D).
         """
-        sequence = x_BSD.shape[1]
-        past = cache.length if cache else 0
-        positions = torch.arange(past, past + sequence, device=x_BSD.device)
+        batch, sequence, _ = x_BSD.shape
+        positions = cache.positions(sequence, x_BSD.device) if cache else torch.arange(sequence, device=x_BSD.device)
         rotary = rotary_tables(self.config, positions, x_BSD.dtype)
-        mask = _attention_mask(sequence, past, key_mask)
-        batch = x_BSD.shape[0]
+        mask = _attention_mask(positions, cache, key_mask)
+        route = route if self.motion else TEXT_ONLY
+        branches = {"text": self.text, "motion": self.motion or self.text}
         streams = route.split(x_BSD)  # kept by modality from layer to layer; only attention sees the reading order
-        for index, layers in enumerate(zip(self.text.layers, self.motion.layers, strict=True)):
-            layer_of = dict(zip(("text", "motion"), layers, strict=True))
-            streams = self._attended(index, streams, layer_of, route, batch, rotary, mask, cache)
-            streams = {
-                modality: x
-                + self._drop(modality, layer_of[modality].mlp(layer_of[modality].post_attention_layernorm(x)))
-                for modality, x in streams.items()
-            }
+        for index in range(self.config.layers):
+            layer_of = {modality: branches[modality].layers[index] for modality in streams}
+            arguments = (index, streams, layer_of, route, batch, rotary, mask, cache)
+            if self.checkpointing and torch.is_grad_enabled():
+                streams = checkpoint(self._through_layer, *arguments, use_reentrant=False)
+            else:
+                streams = self._through_layer(*arguments)
         if cache:
             cache.advance(sequence)
-        norms = {"text": self.text.norm, "motion": self.motion.norm}
-        return route.merge({modality: norms[modality](x) for modality, x in streams.items()}, batch)
+        return route.merge({modality: branches[modality].norm(x) for modality, x in streams.items()}, batch)
+
+    def _through_layer(
+        self, index: int, streams: dict[str, Tensor], layer_of: dict[str, LlamaLayer], *shared: Any
+    ) -> dict[str, Tensor]:
+        """The streams after one layer; ``shared`` is what all layers have in common."""
+        streams = self._attended(index, streams, layer_of, *shared)
+        return {
+            modality: x + self._drop(modality, layer_of[modality].mlp(layer_of[modality].post_attention_layernorm(x)))
+            for modality, x in streams.items()
+        }
 
     def _attended(
         self,
@@ -178,7 +225,7 @@ class MixtureOfTransformers(nn.Module):
         batch: int,
         rotary: tuple[Tensor, Tensor],
         mask: Tensor | None,
-        cache: KeyValueCache | KeyValuePrefix | None,
+        cache: TokenCache | None,
     ) -> dict[str, Tensor]:
         """The streams after the attention of one layer, residual added."""
         normed = {modality: layer_of[modality].input_layernorm(x) for modality, x in streams.items()}
@@ -215,15 +262,16 @@ class MixtureOfTransformers(nn.Module):
         return F.dropout(x, self.motion_dropout, self.training) if modality == "motion" else x
 
 
-def _attention_mask(sequence: int, past: int, key_mask: Tensor | None) -> Tensor | None:
-    """Boolean mask (B or 1, 1, S, past + S); None where plain causal attention needs none."""
-    if key_mask is None and (past == 0 or sequence == 1):
+def _attention_mask(positions: Tensor, cache: TokenCache | None, key_mask: Tensor | None) -> Tensor | None:
+    """Boolean mask (B or 1, 1, S, past + S) for tokens at (S,) or (B, S); None where plain causal attention will do."""
+    past, is_ragged = (cache.length, cache.is_ragged) if cache else (0, False)
+    sequence = positions.shape[-1]
+    if key_mask is None and not is_ragged and (past == 0 or sequence == 1):
         return None
-    device = key_mask.device if key_mask is not None else None
-    rows = torch.arange(past, past + sequence, device=device)[:, None]
-    columns = torch.arange(past + sequence, device=device)[None, :]
-    causal = (columns <= rows)[None, None]
+    rows = torch.atleast_2d(positions)[:, None, :, None]
+    columns = torch.arange(past + sequence, device=positions.device)
+    causal = columns <= rows
     if key_mask is None:
         return causal
     # A padding token attends to itself, so that no row of the softmax is empty (NaN).
-    return (causal & key_mask[:, None, None, :]) | (columns == rows)[None, None]
+    return (causal & key_mask[:, None, None, :]) | (columns == rows)

@@ -15,5 +15,5 @@ class MotionMlp(nn.Module):
         self.norm = nn.RMSNorm(outputs, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        """X (..., inputs) to (..., outputs)."""
-        return self.norm(self.output(nn.functional.gelu(self.input(x))))
+        """X (..., inputs) to (..., outputs), in the dtype of the weights."""
+        return self.norm(self.output(nn.functional.gelu(self.input(x.to(self.input.weight.dtype)))))

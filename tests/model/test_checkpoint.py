@@ -1,14 +1,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from llamo_ros.core.errors import CheckpointError
-from llamo_ros.model.checkpoint import INDEX, load_checkpoint, read_config, save_checkpoint
+from llamo_ros.model.checkpoint import (
+    checkpoint_folder,
+    load_checkpoint,
+    read_config,
+    save_checkpoint,
+    shard_bytes_for,
+)
+from llamo_ros.model.config import preset
 from llamo_ros.model.llamo import Llamo
+from llamo_ros.model.shards import INDEX, Shards, is_finite
 from llamo_ros.model.text_tokenizer import TextTokenizer
 
 
@@ -87,6 +96,62 @@ def test_a_damaged_checkpoint_is_refused_with_a_sentence(folder: Path, damage: s
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(folder)
     assert str(folder) in str(caught.value)
+
+
+def test_the_shipped_model_is_stored_in_bfloat16_and_loaded_in_float32() -> None:
+    model, tokenizer = load_checkpoint("llamo-mini")
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32}
+    assert Shards(checkpoint_folder("llamo-mini")).dtypes["special_tokens"] == torch.bfloat16
+    assert not tokenizer.has_chat_template
+    assert tokenizer.stop_ids == {tokenizer.eos}
+
+
+def test_a_bfloat16_model_keeps_the_dtype_of_each_part(tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    model = Llamo(replace(preset("tiny"), dtype="bfloat16"))
+    model.initialise_motion()
+    save_checkpoint(model, tokenizer, tmp_path / "model", {}, dtype=None)
+    again = load_checkpoint(tmp_path / "model")[0].state_dict()
+    expected = model.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in again.items())
+    assert {name.split(".")[0]: tensor.dtype for name, tensor in again.items()} == {
+        **dict.fromkeys(("backbone", "special_tokens"), torch.bfloat16),
+        **dict.fromkeys(("vae", "adapter", "projector", "flow_head", "exit_head"), torch.float32),
+        **dict.fromkeys(("latent_mean", "latent_std"), torch.float32),
+    }
+
+
+def test_a_model_can_replace_the_files_it_is_mapped_from(folder: Path) -> None:
+    model, tokenizer = load_checkpoint(folder)
+    model.special_tokens.fill_(3.0)
+    expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    save_checkpoint(model, tokenizer, folder, {}, dtype=None)
+    again = load_checkpoint(folder)[0].state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in again.items())
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+
+
+def test_big_models_have_few_shards_and_small_ones_travel_well() -> None:
+    assert shard_bytes_for(75_000_000) == 15_000_000
+    assert 20 < 2 * 8.03e9 / shard_bytes_for(int(2 * 8.03e9)) * 2.5 < 40
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_one_value_that_is_not_finite_is_found(value: float, dtype: torch.dtype) -> None:
+    tensor = torch.randn(333, 7, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert is_finite(tensor)
+    for place in (0, 1000, tensor.numel() - 1):
+        broken = tensor.clone()
+        broken.view(-1)[place] = value
+        assert not is_finite(broken)
+
+
+def test_a_configuration_of_an_unknown_dtype_is_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["model"]["dtype"] = "float8"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="float8"):
+        load_checkpoint(folder)
 
 
 def test_an_unknown_model_name_lists_what_there_is() -> None:

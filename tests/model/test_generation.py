@@ -1,80 +1,252 @@
 from __future__ import annotations
 
+import dataclasses
+import random
+
 import pytest
 import torch
 
 from llamo_ros.core.errors import ParameterError
-from llamo_ros.model.generation import SamplingOptions, generate_caption, generate_latents, prompt_tokens
+from llamo_ros.model.config import preset
+from llamo_ros.model.generation import LatentEngine, LatentStep, LatentStream
+from llamo_ros.model.latent_sampler import LatentSampler
 from llamo_ros.model.llamo import MOTION, Llamo
+from llamo_ros.model.passages import Passage, SamplingOptions
 
-BOS, EOS = 1, 2
+BOS = 1
+ENDLESS = {"max_latents": None, "exit_threshold": 2.0}
 
 
-def latents_of(model: Llamo, prompts: list[list[int]], seeds: list[int], **options: float) -> torch.Tensor:
-    settings = SamplingOptions(max_latents=6, exit_threshold=2.0, **options)
-    steps = generate_latents(model, prompts, BOS, model.flow_head.sampler(10), settings, seeds)
-    return torch.stack([step.latents for step in steps], dim=1)
+def engine_of(model: Llamo, window: int = 40, context: int = 6) -> LatentEngine:
+    return LatentEngine(model, BOS, LatentSampler(model.flow_head), window, context)
+
+
+def passage(ids: list[int], link: str = "context", context: int = 0, **options: float | str | None) -> Passage:
+    options = {"flow_steps": 10, **ENDLESS, **options}
+    return Passage(tuple(ids), SamplingOptions(**options), link, context)
+
+
+def run(engine: LatentEngine, ticks: int) -> dict[LatentStream, list[LatentStep]]:
+    steps: dict[LatentStream, list[LatentStep]] = {}
+    for _ in range(ticks):
+        for step in engine.tick():
+            steps.setdefault(step.stream, []).append(step)
+    return steps
+
+
+def latents_of(steps: list[LatentStep]) -> torch.Tensor:
+    return torch.stack([step.latent for step in steps])
+
+
+def made_alone(model: Llamo, first: Passage, seed: int, ticks: int, **engine: int) -> torch.Tensor:
+    own = engine_of(model, **engine)
+    stream = own.open(first, seed)
+    return latents_of(run(own, ticks)[stream])
+
+
+class Recomputed:
+    """Generation without any cache: the whole sequence is read again for each latent, one plain Euler loop."""
+
+    def __init__(self, model: Llamo, rows: list[list[int]], seed: int, options: SamplingOptions) -> None:
+        self.model, self.rows, self.options = model, rows, options
+        self.noise = torch.Generator().manual_seed(seed)
+        self.made = torch.zeros(0, 8)
+
+    def extend(self, count: int) -> torch.Tensor:
+        o = self.options
+        for _ in range(count):
+            context = self.made[len(self.made) - self.rows[0].count(MOTION) :]
+            hidden = [self.model(torch.tensor([row]), context)[:, -1] for row in self.rows]
+            conditions = [self.model.projector(h) for h in hidden]
+            x = o.temperature * torch.randn(8, generator=self.noise)[None]
+            for k in range(o.flow_steps):
+                v, *null = (self.model.flow_head(x, torch.full((1,), k / o.flow_steps), c) for c in conditions)
+                x = x + (null[0] + o.guidance_scale * (v - null[0]) if null else v) / o.flow_steps
+            self.made = torch.cat([self.made, x])
+            self.rows = [[*row, MOTION] for row in self.rows]
+        return self.made
+
+
+def rows_of(model: Llamo, ids: list[int], latents: int = 0) -> list[list[int]]:
+    return [[BOS, *text, model.begin_motion, *[MOTION] * latents] for text in (ids, [])]
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 def test_generation_with_a_cache_equals_recomputing_everything_with_the_same_noise(
     tiny: Llamo, guidance: float
 ) -> None:
-    prompt, count = [5, 6, 7], 6
-    cached = latents_of(tiny, [prompt], [3], guidance_scale=guidance)[0]
-    generator = torch.Generator().manual_seed(3)
-    made = torch.zeros(0, 8)
-    for _ in range(count):
-        conditions = []
-        for ids in [prompt] if guidance == 1.0 else [prompt, []]:
-            tokens, _ = prompt_tokens(tiny, [ids], BOS)
-            tokens = torch.cat([tokens, torch.full((1, len(made)), MOTION)], dim=1)
-            conditions.append(tiny.projector(tiny(tokens, made)[:, -1]))
-        x = torch.randn(8, generator=generator)[None]
-        for k in range(10):
-            velocities = [tiny.flow_head(x, torch.full((1,), k / 10), c) for c in conditions]
-            v = velocities[0] if guidance == 1.0 else velocities[1] + guidance * (velocities[0] - velocities[1])
-            x = x + v / 10
-        made = torch.cat([made, x])
-    torch.testing.assert_close(cached, made, rtol=1e-3, atol=1e-3)  # the contract
+    first = passage([5, 6, 7], guidance_scale=guidance)
+    rows = rows_of(tiny, [5, 6, 7])[: 1 if guidance == 1.0 else 2]
+    expected = Recomputed(tiny, rows, 3, first.options).extend(6)
+    torch.testing.assert_close(made_alone(tiny, first, 3, 6), expected, rtol=1e-3, atol=1e-3)  # the contract
 
 
-def test_a_prompt_in_a_batch_gives_the_motion_it_gives_alone(tiny: Llamo) -> None:
-    together = latents_of(tiny, [[5, 6, 7], [9], []], [3, 4, 5])
-    for row, (prompt, seed) in enumerate([([5, 6, 7], 3), ([9], 4), ([], 5)]):
-        torch.testing.assert_close(together[row], latents_of(tiny, [prompt], [seed])[0], rtol=1e-3, atol=1e-3)
+def test_a_changed_prompt_is_read_with_the_last_latents_as_context(tiny: Llamo) -> None:
+    engine = engine_of(tiny)
+    stream = engine.open(passage([5, 6, 7]), seed=3)
+    first = latents_of(run(engine, 5)[stream])
+    stream.change(passage([9, 8], context=2))
+    second = latents_of(run(engine, 4)[stream])
+    plain = Recomputed(tiny, rows_of(tiny, [5, 6, 7]), 3, passage([5]).options)
+    torch.testing.assert_close(first, plain.extend(5), rtol=1e-3, atol=1e-3)
+    plain.rows = rows_of(tiny, [9, 8], latents=2)
+    torch.testing.assert_close(second, plain.extend(4)[5:], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("link", ["context", "conversation"])
+def test_an_appended_prompt_begins_where_the_motion_before_ends(tiny: Llamo, link: str) -> None:
+    engine = engine_of(tiny)
+    stream = engine.open(passage([5, 6, 7], max_latents=4), seed=3)
+    stream.append(passage([9, 8], link, context=2, max_latents=3))
+    steps = run(engine, 9)[stream]
+    assert [step.passage for step in steps] == [0] * 4 + [1] * 3
+    assert [step.ends_passage for step in steps] == [False] * 3 + [True] + [False] * 2 + [True]
+    assert [step.is_final for step in steps] == [False] * 6 + [True]
+    plain = Recomputed(tiny, rows_of(tiny, [5, 6, 7]), 3, passage([5]).options)
+    plain.extend(4)
+    if link == "conversation":
+        plain.rows = [
+            [*row, tiny.end_motion, *ids, tiny.begin_motion] for row, ids in zip(plain.rows, ([9, 8], []), strict=True)
+        ]
+    else:
+        plain.rows = rows_of(tiny, [9, 8], latents=2)
+    torch.testing.assert_close(latents_of(steps), plain.extend(3), rtol=1e-3, atol=1e-3)
+
+
+def test_streams_that_come_and_go_at_random_each_do_what_they_do_alone(tiny: Llamo) -> None:
+    dice = random.Random(0)
+    engine = engine_of(tiny, window=9, context=4)
+    plans, steps = {}, {}
+    for tick in range(30):
+        if tick < 20 and dice.random() < 0.7:
+            first = passage(
+                [dice.randrange(3, 300) for _ in range(dice.randrange(6))],
+                guidance_scale=dice.choice([1.0, 2.0, 3.0]),
+                temperature=dice.choice([0.5, 1.0]),
+                flow_steps=dice.choice([4, 7]),
+                solver=dice.choice(["euler", "midpoint"]),
+                max_latents=dice.choice([1, 5, 14, None]),
+            )
+            plans[engine.open(first, seed=tick)] = (first, tick)
+        for stream in engine.streams:
+            if dice.random() < 0.04:
+                stream.cancel()
+        for step in engine.tick():
+            steps.setdefault(step.stream, []).append(step)
+    assert len(plans) > 8
+    assert max(len(made) for made in steps.values()) > 14  # some were read anew
+    for stream, made in steps.items():
+        first, seed = plans[stream]
+        expected = made_alone(tiny, first, seed, len(made), window=9, context=4)
+        torch.testing.assert_close(latents_of(made), expected, rtol=1e-4, atol=1e-4)  # the contract of a batch
+
+
+def test_a_model_of_16_bits_makes_latents_in_float32_close_to_those_of_32_bits() -> None:
+    models = []
+    for dtype in ("float32", "bfloat16"):
+        model = Llamo(dataclasses.replace(preset("tiny"), dtype=dtype)).eval().requires_grad_(False)
+        generator = torch.Generator().manual_seed(0)
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(0.1 * noise + (1.0 if parameter.ndim == 1 else 0.0))
+        models.append(model)
+    plain, rounded = (made_alone(model, passage([5, 6, 7]), 3, 5) for model in models)
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - plain).norm() < 0.1 * plain.norm()  # bfloat16 keeps 8 bits of each hidden state
 
 
 def test_the_same_seed_gives_the_same_motion_and_another_seed_another(tiny: Llamo) -> None:
-    first, again, other = (latents_of(tiny, [[5, 6]], [seed]) for seed in (1, 1, 2))
+    first, again, other = (made_alone(tiny, passage([5, 6]), seed, 4) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
 
 
 def test_the_exit_head_ends_the_motion_but_not_before_the_minimum(tiny: Llamo) -> None:
-    options = SamplingOptions(min_latents=3, max_latents=8, exit_threshold=0.0)  # wants to end at once
-    steps = list(generate_latents(tiny, [[5]], BOS, tiny.flow_head.sampler(2), options, [0]))
-    assert [step.is_final for step in steps] == [False, False, True]
+    engine = engine_of(tiny)
+    stream = engine.open(passage([5], min_latents=3, max_latents=8, exit_threshold=0.0))  # wants to end at once
+    assert [step.is_final for step in run(engine, 9)[stream]] == [False, False, True]
+    assert stream.is_done
+    assert engine.tick() == []
 
 
 def test_a_motion_ends_at_its_maximum_when_the_exit_head_never_fires(tiny: Llamo) -> None:
-    options = SamplingOptions(max_latents=4, exit_threshold=2.0)
-    steps = list(generate_latents(tiny, [[5]], BOS, tiny.flow_head.sampler(2), options, [0]))
-    assert [step.is_final for step in steps] == [False, False, False, True]
+    engine = engine_of(tiny)
+    stream = engine.open(passage([5], max_latents=4))
+    assert [step.is_final for step in run(engine, 9)[stream]] == [False, False, False, True]
 
 
-def test_a_caption_ends_and_has_a_probability_and_no_forbidden_token(tiny: Llamo) -> None:
-    ids, confidence = generate_caption(tiny, torch.randn(5, 8), BOS, EOS, forbidden=(0, BOS), max_tokens=12)
-    assert len(ids) <= 12
-    assert not {0, BOS, EOS} & set(ids)
-    assert 0 < confidence <= 1
+def test_endless_motion_holds_a_bounded_number_of_tokens(tiny: Llamo) -> None:
+    engine = engine_of(tiny, window=12, context=4)
+    stream = engine.open(passage([5, 6]), seed=1)
+    lengths = []
+    for _ in range(100):
+        engine.tick()
+        lengths.append(max(slot.length for slot in stream._slots) if stream._slots else 0)
+    assert max(lengths) == 4 + 11  # prompt, then all latents of the window but the newest
+    assert engine._cache.capacity == 64
+    assert not stream.is_done
+
+
+def test_a_conversation_that_would_run_out_of_positions_is_read_anew(tiny: Llamo) -> None:
+    engine = engine_of(tiny, window=2000, context=4)
+    stream = engine.open(passage([5], max_latents=2))
+    for _ in range(8):
+        stream.append(passage([7] * 500, "conversation", context=1, max_latents=2))
+    for _ in range(18):
+        engine.tick()
+        assert all(slot.length <= engine.positions - 2000 + 2 for slot in stream._slots)
+    assert stream.is_done
+
+
+def test_a_change_forgets_what_was_to_follow_and_takes_new_options(tiny: Llamo) -> None:
+    engine = engine_of(tiny)
+    stream = engine.open(passage([5], max_latents=3, guidance_scale=2.0))
+    stream.append(passage([6], max_latents=3))
+    engine.tick()
+    stream.change(passage([7], max_latents=2, guidance_scale=1.0))
+    assert stream.waiting == 0
+    steps = run(engine, 5)[stream]
+    assert [step.is_final for step in steps] == [False, True]
+    assert engine._cache.rows == 0
+
+
+def test_a_cancelled_stream_makes_nothing_more_and_frees_its_rows(tiny: Llamo) -> None:
+    engine = engine_of(tiny)
+    stream, other = engine.open(passage([5])), engine.open(passage([6]))
+    engine.tick()
+    stream.cancel()
+    stream.cancel()
+    assert [step.stream for step in engine.tick()] == [other]
+    assert engine._cache.rows == 2
+    for verb in (stream.change, stream.append):
+        with pytest.raises(ParameterError, match="has ended"):
+            verb(passage([5]))
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"min_latents": 0}, {"min_latents": 9, "max_latents": 8}, {"guidance_scale": -1.0}, {"temperature": float("nan")}],
+    [
+        {"min_latents": 0},
+        {"min_latents": 9, "max_latents": 8},
+        {"guidance_scale": -1.0},
+        {"temperature": float("nan")},
+        {"flow_steps": 0},
+        {"solver": "rk4"},
+    ],
     ids=str,
 )
 def test_options_out_of_range_are_refused(options: dict) -> None:
     with pytest.raises(ParameterError):
         SamplingOptions(**options)
+
+
+def test_what_does_not_fit_the_model_is_refused(tiny: Llamo) -> None:
+    engine = engine_of(tiny)
+    with pytest.raises(ParameterError, match="shorten"):
+        engine.open(passage([5] * 5000))
+    with pytest.raises(ParameterError, match="less than the window"):
+        engine.open(passage([5], context=40))
+    with pytest.raises(ParameterError, match="link"):
+        passage([5], "telepathy")
+    with pytest.raises(ParameterError, match="context < window"):
+        engine_of(tiny, window=5, context=5)

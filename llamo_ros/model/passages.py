@@ -1,0 +1,80 @@
+"""Passage: one prompt of a stream of latents, how its latents are sampled and how it begins.
+
+A passage begins by one of two links to what came before:
+
+"context"       [BOS] prompt [BOM] and the last few latents; earlier ones are forgotten.
+"conversation"  what is there goes on: ... motion [EOM] prompt [BOM] (the paper's interleaved sequence, section 3.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llamo_ros.core.errors import ParameterError
+from llamo_ros.model.latent_sampler import check_solver
+
+LINKS = ("context", "conversation")
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How latents are sampled.
+
+    Attributes:
+        guidance_scale: 1 follows the text plainly; above 1 exaggerates it against the empty prompt (classifier-free
+            guidance, Ho and Salimans 2022); it costs a second row, not a second pass.
+        temperature: Scale of the initial noise.
+        min_latents: The exit head is not listened to before.
+        max_latents: The passage ends here at the latest; None for never.
+        exit_threshold: The passage ends when the exit probability reaches it; above 1 never.
+        flow_steps: Steps of the solver per latent; a midpoint step costs two Euler steps.
+        solver: "euler" or "midpoint".
+
+    Raises:
+        ParameterError: an option is out of range.
+    """
+
+    guidance_scale: float = 2.0
+    temperature: float = 1.0
+    min_latents: int = 1
+    max_latents: int | None = 75
+    exit_threshold: float = 0.5
+    flow_steps: int = 50
+    solver: str = "euler"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_latents <= (self.min_latents if self.max_latents is None else self.max_latents):
+            raise ParameterError(
+                f"min_latents is {self.min_latents} and max_latents {self.max_latents}; expected 1 <= min <= max."
+            )
+        if not (0 <= self.guidance_scale < 100 and 0 <= self.temperature < 100):
+            raise ParameterError(
+                f"guidance_scale is {self.guidance_scale} and temperature {self.temperature}, expected 0 to 100."
+            )
+        check_solver(self.flow_steps, self.solver)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One prompt of a stream.
+
+    Attributes:
+        ids: Token ids of the prompt, without [BOS]; empty for an unconditional passage.
+        options: How its latents are sampled.
+        link: How it begins, one of ``LINKS``; without meaning for the first one of a stream.
+        context: Latents kept as context by the link "context".
+
+    Raises:
+        ParameterError: there is no such link, or ``context`` is negative.
+    """
+
+    ids: tuple[int, ...]
+    options: SamplingOptions
+    link: str = "context"
+    context: int = 0
+
+    def __post_init__(self) -> None:
+        if self.link not in LINKS:
+            raise ParameterError(f"link is {self.link!r}, expected one of {', '.join(LINKS)}.")
+        if self.context < 0:
+            raise ParameterError(f"context is {self.context} latents, expected 0 or more.")

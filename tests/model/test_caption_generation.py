@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from llamo_ros.core.errors import ParameterError
+from llamo_ros.model.caption_generation import CaptionOptions, CaptionToken, MotionPrefix
+from llamo_ros.model.llamo import MOTION, Llamo
+
+BOS, EOS, PAD = 1, 2, 0
+
+
+def read(model: Llamo, latents: torch.Tensor, parts: list[int] | None = None) -> MotionPrefix:
+    prefix = MotionPrefix(model, BOS, capacity=20)
+    for part in latents.split(parts or [len(latents)]):
+        prefix.extend(part)
+    return prefix
+
+
+def written(prefix: MotionPrefix, **options: float) -> list[CaptionToken]:
+    return list(prefix.caption({EOS}, (PAD, BOS), CaptionOptions(**{"max_tokens": 12, **options})))
+
+
+def recomputed(model: Llamo, latents: torch.Tensor, most: int) -> list[CaptionToken]:
+    """Greedy caption without any cache."""
+    tokens, made = [BOS, model.begin_motion, *[MOTION] * len(latents), model.end_motion], []
+    while len(made) < most and (not made or made[-1].id != EOS):
+        logits = model.backbone.text.logits(model(torch.tensor([tokens]), latents)[0, -1])
+        logits[[PAD, BOS]] = -torch.inf
+        log_probabilities = logits.log_softmax(-1)
+        made.append(CaptionToken(int(logits.argmax()), float(log_probabilities.max())))
+        tokens.append(made[-1].id)
+    return made
+
+
+def same(first: list[CaptionToken], second: list[CaptionToken]) -> bool:
+    close = all(abs(a.log_probability - b.log_probability) < 1e-3 for a, b in zip(first, second, strict=False))
+    return [t.id for t in first] == [t.id for t in second] and close  # logits of other batching, around 1
+
+
+def test_a_greedy_caption_is_the_most_likely_token_each_time(tiny: Llamo) -> None:
+    latents = torch.randn(5, 8)
+    made = written(read(tiny, latents))
+    assert same(made, recomputed(tiny, latents, 12))
+    assert not {PAD, BOS} & {token.id for token in made}
+
+
+def test_a_caption_of_a_motion_that_grew_is_that_of_the_whole_motion(tiny: Llamo) -> None:
+    latents = torch.randn(9, 8)
+    prefix = MotionPrefix(tiny, BOS, capacity=9)
+    for count in (2, 1, 4, 2):
+        prefix.extend(latents[len(prefix) : len(prefix) + count])
+        assert same(written(prefix), written(read(tiny, latents[: len(prefix)])))
+
+
+def test_a_caption_left_half_way_leaves_no_trace(tiny: Llamo) -> None:
+    prefix = read(tiny, torch.randn(5, 8))
+    expected = written(prefix)
+    half = prefix.caption({EOS}, (PAD, BOS))
+    next(half)
+    prefix_again = written(prefix)
+    next(half, None)
+    assert same(expected, prefix_again)
+    assert same(expected, written(prefix))
+
+
+def test_a_caption_may_go_on_while_the_motion_grows(tiny: Llamo) -> None:
+    latents = torch.randn(8, 8)
+    prefix = read(tiny, latents[:5])
+    tokens = prefix.caption({EOS}, (PAD, BOS), CaptionOptions(max_tokens=12))
+    made = [next(tokens)]
+    prefix.extend(latents[5:])
+    made += tokens
+    assert same(made, written(read(tiny, latents[:5])))
+
+
+def test_sampling_follows_its_seed_and_cold_sampling_is_greedy(tiny: Llamo) -> None:
+    prefix = read(tiny, torch.randn(5, 8))
+    first, again = (written(prefix, temperature=1.0, seed=3) for _ in range(2))
+    others = [written(prefix, temperature=1.0, seed=seed) for seed in range(4, 10)]
+    assert same(first, again)
+    assert any(not same(first, other) for other in others)
+    assert same(written(prefix, temperature=1e-3, seed=3), written(prefix))
+    assert same(written(prefix, temperature=5.0, top_p=1e-6, seed=3), written(prefix))
+
+
+def test_sampled_tokens_come_from_the_nucleus_as_often_as_their_probabilities_say(tiny: Llamo) -> None:
+    prefix = read(tiny, torch.randn(5, 8))
+    logits = torch.stack([prefix.log_probabilities([], token, (PAD, BOS))[0] for token in range(300)])
+    probabilities, ids = logits.exp().sort(descending=True)
+    nucleus = int((probabilities.cumsum(0) < 0.5).sum()) + 1
+    kept = probabilities[:nucleus] / probabilities[:nucleus].sum()
+    draws = [written(prefix, temperature=1.0, top_p=0.5, seed=s, max_tokens=1)[0] for s in range(300)]
+    assert {token.id for token in draws} <= set(ids[:nucleus].tolist())
+    share = sum(token.id == int(ids[0]) for token in draws) / 300
+    assert share == pytest.approx(float(kept[0]), abs=4 * (0.25 / 300) ** 0.5)  # four standard deviations
+    assert all(token.log_probability == pytest.approx(float(logits[token.id]), abs=1e-4) for token in draws)
+
+
+def test_the_log_probability_of_a_written_caption_is_what_its_tokens_said(tiny: Llamo) -> None:
+    prefix = read(tiny, torch.randn(5, 8))
+    made = written(prefix)
+    ids = [token.id for token in made if token.id != EOS]
+    actual = prefix.log_probabilities(ids, EOS, (PAD, BOS))[: len(made)]
+    torch.testing.assert_close(actual, torch.tensor([t.log_probability for t in made]), rtol=1e-4, atol=1e-4)
+
+
+def test_a_caption_is_cut_at_its_longest(tiny: Llamo) -> None:
+    assert len(list(read(tiny, torch.randn(5, 8)).caption((), (), CaptionOptions(max_tokens=7)))) == 7
+
+
+def test_what_makes_no_sense_is_refused(tiny: Llamo) -> None:
+    empty = MotionPrefix(tiny, BOS, capacity=3)
+    with pytest.raises(ParameterError, match="no motion"):
+        empty.caption({EOS})
+    with pytest.raises(ParameterError, match="no motion"):
+        empty.log_probabilities([5], EOS)
+    with pytest.raises(ParameterError, match="room for 3"):
+        empty.extend(torch.randn(4, 8))
+    for options in ({"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"max_tokens": 0}):
+        with pytest.raises(ParameterError):
+            CaptionOptions(**options)
