@@ -7,7 +7,6 @@ import math
 import os
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from llamo_ros.core.errors import ParameterError
 
 if TYPE_CHECKING:
     from llamo_ros.motion.clip import MotionClip
+    from llamo_ros.pipelines.text_to_motion import TextToMotion
     from llamo_ros.retarget.profile import Robot
     from llamo_ros.retarget.retargeter import RobotMotion
 
@@ -38,7 +38,7 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def generate(options: argparse.Namespace) -> None:
-    """Make a motion from a prompt and save it; optionally retarget and draw it."""
+    """Make motions from a prompt and save them; optionally retarget and draw them."""
     out = _output(options.out, MOTION_SUFFIXES)
     picture = _picture(options.render)
     if options.duration is not None and (options.min_duration is not None or options.max_duration is not None):
@@ -46,58 +46,84 @@ def generate(options: argparse.Namespace) -> None:
             "--duration fixes the length; leave out --min-duration and --max-duration, or leave it out."
         )
     from llamo_ros.model.text_tokenizer import checked_prompt
-    from llamo_ros.motion.clip import concatenated
-    from llamo_ros.motion.files import save_motion
     from llamo_ros.pipelines.text_to_motion import TextToMotion
 
     text = checked_prompt(options.text)
     robot = _robot(options.robot)
     _announce(options.checkpoint)
     pipeline = TextToMotion.from_checkpoint(options.checkpoint, device_of(options.device))
-    fixed = options.duration
     began = time.perf_counter()
-    stream = pipeline.stream(
-        text,
-        min_duration=options.min_duration if fixed is None else fixed,
-        max_duration=options.max_duration if fixed is None else fixed,
-        seed=options.seed,
-        guidance_scale=options.guidance,
-        flow_steps=options.steps,
-    )
-    clips = []
-    for chunk in stream:
-        clips.append(chunk.clip)
-        _progress(f"{sum(map(len, clips)) / chunk.clip.frame_rate:5.1f} s of motion")
-    clip = replace(concatenated(clips), text=text)
+    clips = _made(pipeline, text, options)
     took = time.perf_counter() - began
     _progress("")
-    save_motion(clip, out)
-    print(f"{out}: {clip.duration:.2f} s of motion ({len(clip)} frames), made in {took:.2f} s")
+    for number, clip in enumerate(clips):
+        _save(clip, out if options.samples is None else _numbered(out, number), took, robot)
+        if picture is not None:
+            path = picture if options.samples is None else _numbered(picture, number)
+            _render(clip, path, text, _retargeted(clip, robot), robot)
+
+
+def _made(pipeline: TextToMotion, text: str, options: argparse.Namespace) -> list[MotionClip]:
+    """The motions that are asked for: one, N samples, or the best of N."""
+    from llamo_ros.pipelines.motion_to_text import MotionToText
+
+    fixed = options.duration
+    sampling = {
+        "min_duration": options.min_duration if fixed is None else fixed,
+        "max_duration": options.max_duration if fixed is None else fixed,
+        "guidance_scale": options.guidance,
+        "temperature": options.temperature,
+        "flow_steps": options.steps,
+        "solver": options.solver,
+        "progress": lambda frames: _progress(f"{frames / 30:5.1f} s of motion"),
+    }
+    seeds = range(options.seed, options.seed + (options.samples or options.best_of or 1))
+    if options.best_of is None:
+        return pipeline.samples(text, seeds, **sampling)
+    captioner = MotionToText(pipeline.model, pipeline.tokenizer)
+    ranked = pipeline.best_of(text, seeds, captioner.prompt_score, **sampling)
+    scores = ", ".join(f"seed {motion.seed} {motion.score:.2f}" for motion in ranked)
+    _note(f"mean log-probability of the prompt, given the motion: {scores}")
+    return [ranked[0].clip]
+
+
+def _save(clip: MotionClip, path: Path, took: float, robot: Robot | None) -> None:
+    """Write a motion and, if there is a robot, what it is to do."""
+    from llamo_ros.motion.files import save_motion
+
+    save_motion(clip, path)
+    print(f"{path}: {clip.duration:.2f} s of motion ({len(clip)} frames), made in {took:.2f} s")
     motion = _retargeted(clip, robot)
     if robot is not None and motion is not None:
         from llamo_ros.retarget.robot_file import save_robot_motion
 
-        path = out.with_name(f"{out.stem}_{robot.name}.csv")
-        save_robot_motion(motion, path)
-        print(f"{path}: {len(motion.joint_names)} joints of {robot.name}, not limited in speed")
-    if picture is not None:
-        _render(clip, picture, text, motion, robot)
+        robot_path = path.with_name(f"{path.stem}_{robot.name}.csv")
+        save_robot_motion(motion, robot_path)
+        print(f"{robot_path}: {len(motion.joint_names)} joints of {robot.name}, not limited in speed")
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}_{number}{path.suffix}")
 
 
 def caption(options: argparse.Namespace) -> None:
     """Print the caption of a motion file and its confidence."""
     picture = _picture(options.render)
+    from llamo_ros.model.caption_generation import CaptionOptions
     from llamo_ros.motion.files import load_motion
 
+    wanted = CaptionOptions(options.temperature, options.top_p, options.seed)
     clip = load_motion(options.file)
     robot = _robot(options.robot)
     from llamo_ros.motion.skeleton import FRAME_RATE
     from llamo_ros.pipelines.motion_to_text import MAX_FRAMES, MotionToText
 
     _announce(options.checkpoint)
-    described = MotionToText.from_checkpoint(options.checkpoint, device_of(options.device))(clip)
+    described = MotionToText.from_checkpoint(options.checkpoint, device_of(options.device))(clip, wanted)
     if clip.duration > MAX_FRAMES / FRAME_RATE + 0.1:
         _note(f"the motion lasts {clip.duration:.1f} s; its first {MAX_FRAMES / FRAME_RATE:.0f} s are described")
+    if not described.is_calibrated:
+        _note("this confidence is the mean probability of the words, not the chance that the caption is right")
     print(f"{described.text} (confidence {described.confidence:.2f})")
     if picture is not None:
         _render(clip, picture, described.text, _retargeted(clip, robot), robot)

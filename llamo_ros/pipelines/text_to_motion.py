@@ -2,50 +2,45 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from llamo_ros.core.errors import ParameterError
 from llamo_ros.model.checkpoint import load_checkpoint
-from llamo_ros.model.config import FRAMES_PER_LATENT, LATENT_RATE
-from llamo_ros.model.flow_head import LatentSampler
-from llamo_ros.model.generation import SamplingOptions, generate_latents
+from llamo_ros.model.latent_sampler import LatentSampler
 from llamo_ros.model.llamo import Llamo
-from llamo_ros.model.text_tokenizer import TextTokenizer, checked_prompt
+from llamo_ros.model.text_tokenizer import TextTokenizer
 from llamo_ros.motion.clip import MotionClip, concatenated
-from llamo_ros.motion.representation272 import StreamingDecoder
+from llamo_ros.pipelines.motion_engine import MotionChunk, MotionEngine, MotionStream
+from llamo_ros.pipelines.motion_options import MAX_DURATION
 
-MAX_DURATION = 600.0  # [s]
+MOST_AT_ONCE = 64  # streams of a batch that are made together; further ones begin as others end
 
 
 @dataclass(frozen=True)
-class MotionChunk:
-    """The frames of one latent.
-
-    Attributes:
-        clip: Four frames at 30 FPS, continuing the chunk before.
-        start_index: Index of the first of them in the motion.
-        latency: Time it took to make them, [s].
-        is_final: Whether the motion ends with this chunk.
-    """
+class ScoredMotion:
+    """A motion, the seed it was made with, and how good it is; higher is better."""
 
     clip: MotionClip
-    start_index: int
-    latency: float
-    is_final: bool
+    seed: int
+    score: float
 
 
 class TextToMotion:
-    """Performs prompts with one model; keeps it loaded. One motion at a time."""
+    """Performs prompts with one model; keeps it loaded.
+
+    Every motion or batch is made by a :class:`~llamo_ros.pipelines.motion_engine.MotionEngine` of its own, so iterators
+    of :meth:`stream` may be taken from different threads.
+    """
 
     def __init__(self, model: Llamo, tokenizer: TextTokenizer, backend: str = "auto") -> None:
-        self._model, self._tokenizer, self._backend = model, tokenizer, backend
-        self._samplers: dict[int, LatentSampler] = {}
+        self._model, self._tokenizer = model, tokenizer
+        self._sampler = LatentSampler(model.flow_head, backend=backend)
 
     @classmethod
     def from_checkpoint(
@@ -71,6 +66,15 @@ class TextToMotion:
         """The model, in evaluation mode."""
         return self._model
 
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """The model's tokenizer."""
+        return self._tokenizer
+
+    def engine(self) -> MotionEngine:
+        """A new engine for streams that are made together, and whose prompts change; see there."""
+        return MotionEngine(self._model, self._tokenizer, sampler=self._sampler)
+
     def warm_up(self) -> None:
         """Make one latent and drop it, so that the first prompt is not the slow one."""
         next(self.stream("a person stands still", max_duration=1.0, min_duration=0.2))
@@ -83,7 +87,9 @@ class TextToMotion:
         max_duration: float | None = None,
         seed: int = 0,
         guidance_scale: float | None = None,
+        temperature: float | None = None,
         flow_steps: int | None = None,
+        solver: str | None = None,
         start_heading: float = 0.0,
         start_xz: tuple[float, float] = (0.0, 0.0),
     ) -> Iterator[MotionChunk]:
@@ -95,7 +101,9 @@ class TextToMotion:
             max_duration: The motion ends at the latest after this, [s]; before, the exit head ends it.
             seed: Same seed, same motion.
             guidance_scale: How strictly to follow the text; 1 is plain.
-            flow_steps: Euler steps of the flow head per latent.
+            temperature: Scale of the noise that latents are made from; lower is calmer and less varied.
+            flow_steps: Steps of the flow head per latent.
+            solver: "euler" or "midpoint"; a midpoint step costs two Euler steps.
             start_heading: Heading of the first frame, [rad].
             start_xz: Where the pelvis starts, [m].
 
@@ -103,12 +111,22 @@ class TextToMotion:
             PromptError: the text is empty, too long, or not text.
             ParameterError: an option is out of range.
         """
-        ids = self._tokenizer.encode(checked_prompt(text))
-        options = self._options(min_duration, max_duration, guidance_scale)
-        sampler = self._sampler(flow_steps)
-        return self._chunks(ids, options, sampler, seed, StreamingDecoder(start_heading, start_xz))
+        engine = self.engine()
+        engine.open(
+            text,
+            seed=seed,
+            start_heading=start_heading,
+            start_xz=start_xz,
+            min_duration=min_duration,
+            max_duration=_finite(max_duration),
+            guidance_scale=guidance_scale,
+            temperature=temperature,
+            flow_steps=flow_steps,
+            solver=solver,
+        )
+        return _chunks(engine)
 
-    def __call__(self, text: str, **options: float | int | None) -> MotionClip:
+    def __call__(self, text: str, **options: float | int | str | None) -> MotionClip:
         """The whole motion at once; options as for :meth:`stream`."""
         return replace(concatenated([chunk.clip for chunk in self.stream(text, **options)]), text=text)
 
@@ -116,75 +134,93 @@ class TextToMotion:
         self, *, seed: int = 0, max_duration: float | None = None, min_duration: float = 0.0
     ) -> MotionClip:
         """A motion without a prompt, as the null branch of guidance sees it."""
-        options = replace(self._options(min_duration, max_duration, 1.0))
-        chunks = self._chunks([], options, self._sampler(None), seed, StreamingDecoder())
-        return concatenated([chunk.clip for chunk in chunks])
+        engine = self.engine()
+        engine.open(None, seed=seed, max_duration=_finite(max_duration), min_duration=min_duration, guidance_scale=1.0)
+        return concatenated([chunk.clip for chunk in _chunks(engine)])
 
     def batch(
-        self, texts: Sequence[str], *, seeds: Sequence[int], max_duration: float, guidance_scale: float | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        progress: Callable[[int], None] | None = None,
+        **options: float | int | str | None,
     ) -> list[MotionClip]:
-        """Motions of many prompts together (for evaluation), each cut where its own exit head ends it.
+        """Motions of many prompts, made together; each ends where its own exit head ends it.
 
-        An empty text gives an unconditional motion.
+        Args:
+            texts: What to do; an empty text gives an unconditional motion.
+            seeds: One seed for each.
+            progress: Called after each tick with the number of frames made so far, all motions together.
+            options: As for :meth:`stream`, the same for all.
+
+        Returns:
+            One clip for each text, the same up to rounding as alone.
+
+        Raises:
+            PromptError: a text is too long, or not text.
+            ParameterError: an option is out of range, or there is not one seed for each text.
         """
-        ids = [self._tokenizer.encode(checked_prompt(text)) if text else [] for text in texts]
-        options = self._options(None, max_duration, guidance_scale)
-        steps = list(generate_latents(self._model, ids, self._tokenizer.bos, self._sampler(None), options, seeds))
-        latents = torch.stack([step.latents for step in steps], dim=1)
-        features = self._model.vae.decode(self._model.denormalise_latents(latents))[0]
-        exits = torch.stack([step.exit_probability for step in steps], dim=1) >= options.exit_threshold
-        clips = []
-        for row, text in enumerate(texts):
-            stops = exits[row].nonzero()[:, 0] + 1
-            stops = stops[stops >= options.min_latents]
-            count = int(stops[0]) if len(stops) else len(steps)
-            values = features[row, : count * FRAMES_PER_LATENT].cpu().numpy()
-            clips.append(replace(StreamingDecoder().decode(values), text=text))
-        return clips
+        if len(texts) != len(seeds):
+            raise ParameterError(f"there are {len(seeds)} seeds for {len(texts)} texts; give one for each.")
+        options["max_duration"] = _finite(options.get("max_duration"))
+        engine, clips = self.engine(), [[] for _ in texts]
+        waiting = deque(range(len(texts)))
+        number_of: dict[MotionStream, int] = {}
+        frames = 0
+        while waiting or engine.streams:
+            while waiting and len(engine.streams) < MOST_AT_ONCE:
+                number = waiting.popleft()
+                number_of[engine.open(texts[number] or None, seed=seeds[number], **options)] = number
+            for stream, chunk in engine.tick():
+                clips[number_of[stream]].append(chunk.clip)
+                frames += len(chunk.clip)
+            if progress is not None:
+                progress(frames)
+        return [replace(concatenated(parts), text=text) for parts, text in zip(clips, texts, strict=True)]
 
-    def _options(
-        self, min_duration: float | None, max_duration: float | None, guidance_scale: float | None
-    ) -> SamplingOptions:
-        defaults = self._model.config.generation
-        longest = defaults.max_duration if max_duration is None else max_duration
-        shortest = min(defaults.min_duration, longest) if min_duration is None else min_duration
-        for name, value in (("min_duration", shortest), ("max_duration", longest)):
-            if not (np.isfinite(value) and 0 <= value <= MAX_DURATION):
-                raise ParameterError(f"{name} is {value}, expected between 0 and {MAX_DURATION:.0f} seconds.")
-        if shortest > longest or longest == 0:
-            raise ParameterError(f"min_duration {shortest} s exceeds max_duration {longest} s, or that is 0.")
-        return SamplingOptions(
-            guidance_scale=defaults.guidance_scale if guidance_scale is None else guidance_scale,
-            temperature=defaults.temperature,
-            min_latents=max(1, round(shortest * LATENT_RATE)),
-            max_latents=max(1, round(longest * LATENT_RATE)),
-            exit_threshold=defaults.exit_threshold,
-        )
+    def samples(
+        self, text: str, seeds: Sequence[int], **options: float | int | str | Callable[[int], None] | None
+    ) -> list[MotionClip]:
+        """Several motions of one prompt, one for each seed, made together; options as for :meth:`batch`."""
+        return self.batch([text] * len(seeds), seeds=seeds, **options)
 
-    def _sampler(self, flow_steps: int | None) -> LatentSampler:
-        steps = self._model.config.generation.flow_steps if flow_steps is None else flow_steps
-        if not 1 <= steps <= 1000:
-            raise ParameterError(f"flow_steps is {steps}, expected 1 to 1000.")
-        if steps not in self._samplers:
-            self._samplers[steps] = self._model.flow_head.sampler(steps, self._backend)
-        return self._samplers[steps]
+    def best_of(
+        self,
+        text: str,
+        seeds: Sequence[int],
+        score: Callable[[MotionClip], float],
+        **options: float | int | str | Callable[[int], None] | None,
+    ) -> list[ScoredMotion]:
+        """Several motions of one prompt, the best first.
 
-    @torch.inference_mode()
-    def _decoded(
-        self, latents: torch.Tensor, state: list[torch.Tensor] | None
-    ) -> tuple[np.ndarray, list[torch.Tensor]]:
-        features, state = self._model.vae.decode(self._model.denormalise_latents(latents)[:, None], state)
-        return features[0].cpu().numpy(), state
+        Args:
+            text: What to do.
+            seeds: One motion is made with each.
+            score: How good a motion is, higher is better; for example
+                :meth:`~llamo_ros.pipelines.motion_to_text.MotionToText.prompt_score`.
+            options: As for :meth:`batch`.
 
-    def _chunks(
-        self, ids: list[int], options: SamplingOptions, sampler: LatentSampler, seed: int, decoder: StreamingDecoder
-    ) -> Iterator[MotionChunk]:
-        state = None
-        began = time.perf_counter()
-        steps = generate_latents(self._model, [ids], self._tokenizer.bos, sampler, options, [seed])
-        for index, step in enumerate(steps):
-            features, state = self._decoded(step.latents, state)
-            clip = decoder.decode(features)
-            now = time.perf_counter()
-            yield MotionChunk(clip, index * FRAMES_PER_LATENT, now - began, step.is_final)
-            began = time.perf_counter()
+        Raises:
+            ParameterError: a score is not a finite number, or as for :meth:`batch`.
+        """
+        scored = []
+        for seed, clip in zip(seeds, self.samples(text, seeds, **options), strict=True):
+            value = float(score(clip))
+            if not math.isfinite(value):
+                raise ParameterError(f"the score of the motion of seed {seed} is {value}, expected a finite number.")
+            scored.append(ScoredMotion(clip, seed, value))
+        return sorted(scored, key=lambda motion: -motion.score)
+
+
+def _chunks(engine: MotionEngine) -> Iterator[MotionChunk]:
+    while made := engine.tick():
+        for _, chunk in made:
+            yield chunk
+
+
+def _finite(max_duration: float | None) -> float | None:
+    """Whole clips are asked for, so endless ones are refused."""
+    if max_duration == math.inf:
+        raise ParameterError(f"max_duration is {max_duration}, expected between 0 and {MAX_DURATION:.0f} seconds.")
+    return max_duration

@@ -6,7 +6,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+import torch
 
+from llamo_ros.model.config import preset
+from llamo_ros.model.llamo import Llamo
+from llamo_ros.model.text_tokenizer import TextTokenizer
 from llamo_ros.motion.clip import MotionClip
 from llamo_ros.motion.rotations import axis_angle_to_matrix, rotation_about_y
 from llamo_ros.pipelines.motion_to_robot import MotionToRobot
@@ -14,6 +18,23 @@ from llamo_ros.pipelines.playback import PlaybackBuffer
 from llamo_ros.pipelines.player import Player, PlayerFrame
 from llamo_ros.pipelines.stream import StreamChunk
 from llamo_ros.retarget.profile import Robot, load_robot
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Llamo:
+    """A random ``tiny`` model in evaluation mode; every weight differs from zero, so nothing passes by being off."""
+    torch.manual_seed(0)
+    model = Llamo(preset("tiny")).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.copy_(0.2 * torch.randn_like(parameter) + (1.0 if parameter.ndim == 1 else 0.0))
+    return model
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> TextTokenizer:
+    """A byte-level BPE tokenizer of the tiny model's vocabulary."""
+    texts = ["a person walks forward", "a person waves the right hand", "someone jumps", "turn to the left"]
+    return TextTokenizer.train(texts * 5, 300)
 
 
 @pytest.fixture(scope="session")
