@@ -27,6 +27,7 @@ from llamo_ros.training.motion_data import (
     BalancedSampler,
     PromptDrawer,
     WordedClip,
+    shares_of,
     similar,
     worded_clips,
     worded_segments,
@@ -68,7 +69,7 @@ class Grounding:
         self._val = [clip for clip in _summarised(pack, worded_clips(pack, "val", mirrored=False)) if clip.captions]
         if not self._val:
             raise DatasetError("the pack has no validation clip with a caption; pack data whose index has some.")
-        self._sampler = BalancedSampler(clips, SHARES)
+        self._sampler = BalancedSampler(clips, shares_of(clips, SHARES))
         self._prompts = PromptDrawer()
         rng = np.random.default_rng(seed)
         sample = np.stack([self._sampler.draw(rng).summary for _ in range(4000)])

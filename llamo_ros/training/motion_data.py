@@ -27,8 +27,10 @@ Item = TypeVar("Item")
 MIN_LATENTS = 4
 # Speeds of the versions of a motion that "now slower" and "now faster" ask for.
 SLOWER, FASTER = 0.65, 1.5
-# Share of each source among drawn clips.
+# Share of each source among drawn clips, and among those that captioning is learned from. A source that is not named
+# here, an import, has the share of its clips; the others share the rest in these proportions.
 SHARES = {"bandai": 0.52, "h3d": 0.15, "cmu_trial": 0.05, "segment": 0.28}
+DESCRIBABLE_SHARES = {"bandai": 0.5, "h3d": 0.5}
 SEGMENT_SHARES = {"turn-left": 0.20, "turn-right": 0.20, "stand": 0.42, "jump": 0.18}
 # Within the labelled takes every family of contents has the same share, whatever it counts, so that 1,266 arm raises do
 # not drown 15 bows; what is in no family shares one. Within a family a label's share grows with count^0.25 only.
@@ -152,14 +154,23 @@ def _words(row: PackedSequence, content: str, mirrored: bool, source: str) -> Wo
     captions = () if source == "segment" else row.captions
     if mirrored:
         captions, content = tuple(map(mirrored_text, captions)), mirrored_text(content)
-    sentence = source in ("bandai", "h3d") and bool(captions) and any(len(c.split()) > 3 for c in captions)
+    sentence = source not in ("cmu_trial", "segment") and any(len(c.split()) > 3 for c in captions)
     style = row.style if source != "segment" or content == "stand" else ""
     key = row.id if source != "segment" else ""
     return WordedClip(captions, content, style, source, sentence, key, mirrored)
 
 
+def shares_of(clips: Sequence[WordedClip], known: dict[str, float]) -> dict[str, float]:
+    """Share of each source that the clips have, sum 1: an unknown one has that of its clips, the known ones the rest."""
+    counts = Counter(clip.source for clip in clips)
+    unknown = {source: count / len(clips) for source, count in counts.items() if source not in known}
+    present = {source: share for source, share in known.items() if counts[source]}
+    rest = 1.0 - sum(unknown.values())
+    return unknown | {source: rest * share / sum(present.values()) for source, share in present.items()}
+
+
 class BalancedSampler(Generic[Clip]):
-    """Draws clips by source, then by content label."""
+    """Draws clips by source, then by content label; ``shares`` are of each source, those left out have none."""
 
     def __init__(self, clips: Sequence[Clip], shares: dict[str, float]) -> None:
         self.clips = clips

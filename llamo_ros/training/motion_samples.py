@@ -16,7 +16,15 @@ from llamo_ros.model.sequence import MotionPart, Part, TextPart
 from llamo_ros.model.text_tokenizer import TextTokenizer
 from llamo_ros.pipelines import instructions
 from llamo_ros.training.captions import Paraphrases
-from llamo_ros.training.motion_data import SHARES, BalancedSampler, LatentClip, PromptDrawer, similar
+from llamo_ros.training.motion_data import (
+    DESCRIBABLE_SHARES,
+    SHARES,
+    BalancedSampler,
+    LatentClip,
+    PromptDrawer,
+    shares_of,
+    similar,
+)
 
 MAX_TEXT = 48
 # Tasks of one group share steps: a plain batch has no text behind its motion, which makes its steps cheaper.
@@ -26,6 +34,7 @@ GROUPS = {
     "interleaved": (
         "prediction",
         "in_between",
+        "next_turn",
         "follow_up_slower",
         "follow_up_faster",
         "follow_up_mirrored",
@@ -94,8 +103,8 @@ class SampleDrawer:
         describable = [clip for clip in clips if clip.describable]
         if not describable:
             raise DatasetError("no training clip has a caption; pack data whose index has some.")
-        self._all = BalancedSampler(clips, SHARES)
-        self._describable = BalancedSampler(describable, {"bandai": 0.5, "h3d": 0.5})
+        self._all = BalancedSampler(clips, shares_of(clips, SHARES))
+        self._describable = BalancedSampler(describable, shares_of(describable, DESCRIBABLE_SHARES))
         self._partners = _Partners(clips)
         shares = {task: share for task, share in mix.shares.items() if share > 0}
         self._groups = {
@@ -162,6 +171,8 @@ class SampleDrawer:
             return self._follow_up(task, clip, rng)
         if task in ("prediction", "in_between"):
             return self._completion(task, clip, rng)
+        if task == "next_turn":
+            return self._next_turn(clip, self._all.draw(rng), rng)
         return self._plain(task, clip, rng)
 
     def _plain(self, task: str, clip: LatentClip, rng: np.random.Generator) -> list[Part] | None:
@@ -210,6 +221,17 @@ class SampleDrawer:
             "target": self._motion(latents[begin:finish], ends=complete or task == "in_between"),
         }
         return self._filled(self._instructions.draw(task, rng, caption=words), motions)
+
+    def _next_turn(self, first: LatentClip, second: LatentClip, rng: np.random.Generator) -> list[Part] | None:
+        """Any motion, broken off now and then, and behind it any other: a prompt that changes is to be followed."""
+        most = self._mix.max_latents // 2 + 8
+        if len(second.latents) > most:
+            return None
+        length = min(len(first.latents), most)
+        kept = int(rng.integers(1, length + 1)) if rng.random() < 0.5 else length
+        motion = self._motion(first.latents[:kept], ends=kept == len(first.latents))
+        words = (self._text(self._prompts.draw(clip, rng)) for clip in (first, second))
+        return [next(words), motion, next(words), self._motion(second.latents)]
 
     def _follow_up(self, task: str, clip: LatentClip, rng: np.random.Generator) -> list[Part] | None:
         partner = self._partners.of(task, clip, rng)

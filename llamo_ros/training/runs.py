@@ -38,6 +38,27 @@ CUSTOM = "custom"  # a model made from a base of another size than the presets'
 
 # What weights trained on a licence set may be called.
 LICENCES = {"noncommercial": "CC-BY-NC-4.0", "open": "Apache-2.0"}
+# How data whose licence we looked up is named; an import is named by its kind and the licence in its rows.
+_CMU = "CMU Graphics Lab Motion Capture Database, HumanML3D captions (MIT)"
+SOURCES = {
+    "h3d": _CMU,
+    "cmu_trial": _CMU,
+    "bandai": "Bandai-Namco-Research-Motiondataset 1 and 2 (CC BY-NC 4.0)",
+}
+
+
+def sources_of(licences: Iterable[str]) -> list[str]:
+    """Names of data from lines "kind: licence", as a pack keeps them."""
+    named = ((SOURCES.get(line.partition(":")[0]), line) for line in licences)
+    return list(dict.fromkeys(known or line.replace(";", ",") for known, line in named))
+
+
+def licence_of(licence_set: str, sources: Iterable[str]) -> str:
+    """Licence of weights that learned from these sources."""
+    imported = [source for source in sources if source not in SOURCES.values()]
+    if licence_set == "open" or not imported:
+        return LICENCES[licence_set]
+    return f"no commercial use, and the terms of its data: {'; '.join(imported)}"
 
 
 @dataclass(frozen=True)
@@ -106,6 +127,17 @@ class Ingredients:
         ]
 
 
+    def sources(self) -> list[str]:
+        """What everything that was given learned from, as it says itself.
+
+        Raises:
+            CheckpointError: one of them cannot be read.
+        """
+        of_runs = [source for run in self.runs.values() if run for source in record_of(run).get("sources", [])]
+        metadata = (read_config(checkpoint_folder(name))[1] for name in self.checkpoints.values() if name)
+        return [*of_runs, *(source for data in metadata for source in data.get("data", "").split("; ") if source)]
+
+
 def strictest(licence_sets: Iterable[str]) -> str:
     """What weights are that were made from all of these: open only if everything is."""
     return "open" if set(licence_sets) == {"open"} else "noncommercial"
@@ -145,8 +177,10 @@ def train_in_folder(
         earlier = record_of(out)
         began = {name: earlier.get(name, value) for name, value in began.items()}
         licence_set = strictest([pack.licence_set, earlier["licence_set"]])
+        sources = [*earlier.get("sources", []), *sources_of(pack.licences)]
     else:
         licence_set = strictest([pack.licence_set, *ingredients.licence_sets()])
+        sources = [*ingredients.sources(), *sources_of(pack.licences)]
     record: dict[str, Any] = {
         "stage": stage,
         "preset": settings.preset,
@@ -155,6 +189,7 @@ def train_in_folder(
         "training": asdict(settings.training),
         "data": str(settings.data),
         "licence_set": licence_set,
+        "sources": list(dict.fromkeys(sources)),
         "sequences": len(pack),
         **began,
         "commit": git_commit(),

@@ -27,13 +27,13 @@ from llamo_ros.training.loop import TrainingTask
 from llamo_ros.training.motion_stages import TRAIN_MOTION, require_stage, trained_model
 from llamo_ros.training.pack import open_pack
 from llamo_ros.training.runs import (
-    LICENCES,
     START,
     TOKENIZER,
     Ingredients,
     StageSettings,
     best_of,
     can_resume,
+    licence_of,
     load_start,
     load_tensors,
     record_of,
@@ -45,13 +45,6 @@ from llamo_ros.training.runs import (
 from llamo_ros.training.text_task import TextTask, caption_corpus, initialise_text
 from llamo_ros.training.vae_recipe import default_loss
 from llamo_ros.training.vae_task import VaeTask
-
-# What weights of a licence set were trained on.
-SOURCES = {
-    "noncommercial": "CMU Graphics Lab Motion Capture Database, HumanML3D captions (MIT), "
-    "Bandai-Namco-Research-Motiondataset 1 and 2 (CC BY-NC 4.0)",
-    "open": "CMU Graphics Lab Motion Capture Database, HumanML3D captions (MIT)",
-}
 
 # What differs from TrainingSettings' defaults, by stage; the schedule assumes one uninterrupted cosine.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -174,14 +167,16 @@ def export(motion_run: Path, out: Path, name: str, decoder_run: Path | None = No
     record = require_stage(motion_run, "motion")
     best = best_of(motion_run, TRAIN_MOTION)
     model, tokenizer = trained_model(str(motion_run))
-    licence_set = record["licence_set"]
+    licence_set, sources = record["licence_set"], record["sources"]
     if decoder_run is not None:
         _take_decoder(model, decoder_run)
-        licence_set = strictest([licence_set, record_of(decoder_run)["licence_set"]])
+        decoder_record = record_of(decoder_run)
+        licence_set = strictest([licence_set, decoder_record["licence_set"]])
+        sources = list(dict.fromkeys([*sources, *decoder_record["sources"]]))
     metadata = {
         "name": name,
-        "licence": LICENCES[licence_set],
-        "data": SOURCES[licence_set],
+        "licence": licence_of(licence_set, sources),
+        "data": "; ".join(sources),
         "seed": str(record["training"]["seed"]),
         "commit": record["commit"],
         "steps": str(best["step"]),

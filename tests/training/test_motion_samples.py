@@ -54,8 +54,9 @@ def test_every_task_gives_sequences_with_one_thing_to_make_at_the_end(tokenizer:
         assert last.is_target
         assert isinstance(last, TextPart) == (task == "motion_to_text")
         given = [part for part in sample.parts[:-1] if isinstance(part, MotionPart)]
-        assert len(given) == {"prediction": 1, "in_between": 2, "motion_to_text": 1}.get(task, "follow_up" in task)
-        assert all(part.is_target == task.startswith("follow_up") for part in given)
+        counts = {"prediction": 1, "in_between": 2, "motion_to_text": 1, "next_turn": 1}
+        assert len(given) == counts.get(task, "follow_up" in task)
+        assert all(part.is_target == (task.startswith("follow_up") or task == "next_turn") for part in given)
 
 
 @pytest.mark.parametrize(("task", "begin"), [("prediction", 0.4), ("in_between", 0.2)])
@@ -80,6 +81,17 @@ def test_the_other_side_is_the_mirror_image_and_slower_is_longer(tokenizer: Text
     for sample in drawn(tokenizer, "follow_up_slower"):
         first, second = (part.latents for part in sample.parts if isinstance(part, MotionPart))
         assert len(second) == 2 * len(first)
+
+
+def test_a_motion_that_another_prompt_breaks_off_does_not_end(tokenizer: TextTokenizer) -> None:
+    cut = whole = 0
+    for sample in drawn(tokenizer, "next_turn", 120):
+        first, second = (part for part in sample.parts if isinstance(part, MotionPart))
+        assert second.ends
+        is_whole = any(torch.equal(first.latents, clip.latents) for clip in CLIPS)
+        assert first.ends == is_whole
+        cut, whole = cut + (not is_whole), whole + is_whole
+    assert min(cut, whole) > 20
 
 
 def test_tasks_have_the_shares_asked_for(tokenizer: TextTokenizer) -> None:
