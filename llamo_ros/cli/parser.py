@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from llamo_ros import __version__
-from llamo_ros.cli import motion_commands, training_commands
+from llamo_ros.cli import base_commands, motion_commands, training_commands
+from llamo_ros.cli.arguments import add_command as _command
+from llamo_ros.cli.arguments import add_group as _group
+from llamo_ros.cli.arguments import count as _count
+from llamo_ros.cli.arguments import not_negative as _not_negative
+from llamo_ros.cli.arguments import positive as _positive
+from llamo_ros.cli.arguments import whole as _whole
+from llamo_ros.cli.data_parser import add_data_commands
+from llamo_ros.model.config import BASE_PRESETS, DTYPES, PRESETS, VAE_CHOICES
 
 DEFAULT_MODEL = "llamo-mini"
 DEFAULT_ROBOT = "unitree_g1"
@@ -54,7 +60,19 @@ def make_parser() -> argparse.ArgumentParser:
     generate.add_argument("--min-duration", type=_positive, help="shortest length, [s]")
     generate.add_argument("--max-duration", type=_positive, help="longest length, [s]")
     generate.add_argument("--guidance", type=_positive, help="how strictly to follow the prompt; 1 is plain")
-    generate.add_argument("--steps", type=_count, help="Euler steps of the flow head per latent")
+    generate.add_argument("--temperature", type=_not_negative, help="scale of the noise; lower is calmer, less varied")
+    generate.add_argument("--steps", type=_count, help="solver steps of the flow head per latent")
+    generate.add_argument("--solver", choices=("euler", "midpoint"), help="a midpoint step costs two Euler steps")
+    several = generate.add_mutually_exclusive_group()
+    several.add_argument(
+        "--samples", type=_count, metavar="N", help="make N motions, seeds from --seed on; writes <out>_0, <out>_1, ..."
+    )
+    several.add_argument(
+        "--best-of",
+        type=_count,
+        metavar="N",
+        help="make N motions and keep the one in which the model, as a captioner, finds the prompt best",
+    )
     _model_options(generate)
 
     caption = _command(
@@ -66,28 +84,22 @@ def make_parser() -> argparse.ArgumentParser:
     )
     caption.add_argument("file", type=Path, help="motion: .bvh of any common rig, or .npz")
     caption.add_argument("--robot", help="draw this robot too; see `llamo robots`")
+    caption.add_argument(
+        "--temperature",
+        type=_not_negative,
+        default=0.0,
+        help="0 writes the likeliest word each time, above 0 words are drawn (default: %(default)s)",
+    )
+    caption.add_argument(
+        "--top-p",
+        type=_positive,
+        default=1.0,
+        help="words are drawn from the fewest that have this probability together (default: %(default)s)",
+    )
+    caption.add_argument("--seed", type=_whole, default=0, help="of the drawn words (default: %(default)s)")
     _model_options(caption)
 
-    data = _group(
-        commands, "data", "Pack motion capture for training.", "llamo data pack ../shared/data --out data/packed"
-    )
-    pack = _command(
-        data,
-        "pack",
-        training_commands.data_pack,
-        "Turn a folder of motion capture with captions into a pack.",
-        "llamo data pack ../shared/data --out data/packed --licence open",
-    )
-    pack.add_argument("source", type=Path, help="folder with index.jsonl and its npz shards")
-    pack.add_argument("--out", type=Path, default=Path("data/packed"), help="pack folder (default: %(default)s)")
-    pack.add_argument(
-        "--licence",
-        choices=("noncommercial", "open"),
-        default="noncommercial",
-        help="open leaves out all data whose licence forbids commercial use (default: %(default)s)",
-    )
-    info = _command(data, "info", training_commands.data_info, "Say what a pack holds.", "llamo data info data/packed")
-    info.add_argument("pack", type=Path, help="pack folder")
+    add_data_commands(commands)
 
     train = _group(
         commands, "train", "Train a model: vae and text, then motion, then export.", "llamo train vae --preset mini"
@@ -99,7 +111,9 @@ def make_parser() -> argparse.ArgumentParser:
         "Train the motion VAE.",
         "llamo train vae --minutes 30 --out runs/vae",
     )
-    _stage_options(vae, "vae")
+    _stage_options(vae, presets=tuple(PRESETS))
+    vae.set_defaults(out=Path("runs/vae"))
+    _vae_options(vae)
     vae.add_argument(
         "--decoder-of", metavar="CHECKPOINT", help="train only the decoder of this model further, on noisier latents"
     )
@@ -110,7 +124,8 @@ def make_parser() -> argparse.ArgumentParser:
         "Train tokenizer and text branch.",
         "llamo train text --source ../shared/data",
     )
-    _stage_options(text, "text")
+    _stage_options(text)
+    text.set_defaults(out=Path("runs/text"))
     text.add_argument(
         "--source",
         type=Path,
@@ -122,13 +137,67 @@ def make_parser() -> argparse.ArgumentParser:
         train,
         "motion",
         training_commands.train_motion,
-        "Train the motion side on a frozen VAE and text branch.",
-        "llamo train motion --vae runs/vae --text runs/text --minutes 60",
+        "Train the motion side in three stages, on a frozen VAE and text branch.",
+        "llamo train motion --stage 2 --start runs/motion1",
     )
-    _stage_options(motion, "motion")
-    motion.add_argument("--vae", type=Path, help="run of the VAE (default: runs/vae; with --start: its own)")
-    motion.add_argument("--text", type=Path, help="run of the text (default: runs/text; with --start: its own)")
-    _start_option(motion, "weights")
+    _stage_options(motion)
+    motion.set_defaults(out=None)
+    motion.add_argument(
+        "--stage",
+        dest="motion_stage",
+        type=int,
+        choices=(1, 2, 3),
+        required=True,
+        help="1 aligns features, 2 trains all that speaks motion, 3 anneals the heads; see config/training/stageN.yaml",
+    )
+    motion.add_argument("--config", type=Path, help="stage file in place of the package's own")
+    motion.add_argument("--base", metavar="CHECKPOINT", help="stage 1: text branch and VAE of this model, motion anew")
+    motion.add_argument(
+        "--start", metavar="RUN", help="go on from the weights of this run or checkpoint (default: the stage before)"
+    )
+    motion.add_argument("--vae", type=Path, help="run of the VAE, in place of the one of --base or --start")
+    motion.add_argument("--text", type=Path, help="run of the text, in place of the one of --base or --start")
+    motion.add_argument(
+        "--without-mixture",
+        action="store_true",
+        help="one transformer for both modalities, trained whole: loses its language, for comparison only",
+    )
+    motion.add_argument(
+        "--checkpointing",
+        action=argparse.BooleanOptionalAction,
+        help="compute activations again on the way back: less memory, a longer step (default: the stage's)",
+    )
+    motion.add_argument(
+        "--workers",
+        type=_whole,
+        default=1,
+        help="processes that read shards ahead, where --data is a folder of shards (default: %(default)s)",
+    )
+    _sample_option(motion)
+    everything = _command(
+        train,
+        "all",
+        training_commands.train_all,
+        "Train everything in order: VAE and text unless --base gives them, stages 1 to 3, checkpoint.",
+        "llamo train all --base llamo-mini --out runs/mine --name mine",
+    )
+    _stage_options(everything, with_length=False)
+    everything.set_defaults(out=Path("runs"))
+    everything.add_argument("--base", metavar="CHECKPOINT", help="text branch and VAE of this model, motion anew")
+    everything.add_argument(
+        "--source",
+        type=Path,
+        default=Path("../shared/data"),
+        help="unpacked data, for its texts (default: %(default)s)",
+    )
+    everything.add_argument("--name", default=DEFAULT_MODEL, help="name of the model (default: %(default)s)")
+    everything.add_argument(
+        "--share",
+        type=_positive,
+        default=1.0,
+        help="of the steps that the stages' files say, for a shorter or longer training (default: %(default)s)",
+    )
+    _sample_option(everything)
     export = _command(
         train,
         "export",
@@ -136,39 +205,50 @@ def make_parser() -> argparse.ArgumentParser:
         "Write the checkpoint folder of a motion run.",
         "llamo train export --motion runs/motion --out my-model --name my-model",
     )
-    export.add_argument("--motion", type=Path, default=Path("runs/motion"), help="motion run (default: %(default)s)")
+    export.add_argument("--motion", type=Path, default=Path("runs/motion3"), help="motion run (default: %(default)s)")
     export.add_argument("--decoder", type=Path, help="run of `llamo train vae --decoder-of` that gives the decoder")
     export.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     export.add_argument("--name", default=DEFAULT_MODEL, help="name of the model (default: %(default)s)")
 
+    _base_commands(commands)
     _command(commands, "models", motion_commands.models, "List the models that come with the package.", "llamo models")
     _command(commands, "robots", motion_commands.robots, "List the robots that come with the package.", "llamo robots")
     return parser
 
 
-def _group(commands: Any, name: str, about: str, example: str) -> Any:
-    parser = commands.add_parser(
-        name,
-        help=about,
-        description=about,
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _base_commands(commands: Any) -> None:
+    init = _command(
+        commands,
+        "init",
+        base_commands.init,
+        "Make a checkpoint of a Hugging Face Llama, for motion training to start from.",
+        "llamo init --base meta-llama/Llama-3.2-1B-Instruct --preset 1b --out llamo-1b",
     )
-    return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    init.add_argument("--base", required=True, help="folder of a Hugging Face Llama, or its id on the hub")
+    init.add_argument(
+        "--preset", choices=BASE_PRESETS, default="custom", help="custom fits any Llama (default: %(default)s)"
+    )
+    init.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
+    init.add_argument("--vae", metavar="CHECKPOINT", help="take the motion VAE of this model or checkpoint folder")
+    init.add_argument("--seed", type=_whole, default=0, help="of what is new in the model (default: %(default)s)")
+    init.add_argument("--dtype", choices=DTYPES, help="of the weights (default: the base's own)")
+    chat = _command(
+        commands,
+        "chat",
+        base_commands.chat,
+        "Converse with the language side of a model; also one --prompt, or text piped in.",
+        "llamo chat --checkpoint llamo-1b --prompt 'What is a cartwheel?'",
+    )
+    chat.add_argument("--checkpoint", default=DEFAULT_MODEL, help="model or checkpoint folder (default: %(default)s)")
+    chat.add_argument("--prompt", metavar="TEXT", help="answer this and end")
+    chat.add_argument(
+        "--temperature", type=_not_negative, default=0.6, help="0 writes the likeliest answer (default: %(default)s)"
+    )
+    chat.add_argument("--max-tokens", type=_count, default=256, help="longest answer (default: %(default)s)")
+    chat.add_argument("--seed", type=_whole, default=0, help="same seed, same answers (default: %(default)s)")
+    chat.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="(default: %(default)s)")
 
 
-def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], about: str, example: str
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        help=about,
-        description=about,
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
-    return parser
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
@@ -177,18 +257,35 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="(default: %(default)s)")
 
 
-def _stage_options(parser: argparse.ArgumentParser, stage: str) -> None:
-    parser.set_defaults(stage=stage)
-    parser.add_argument("--data", type=Path, default=Path("data/packed"), help="pack folder (default: %(default)s)")
+def _vae_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--out", type=Path, default=Path("runs", stage), help="run folder; a run in it goes on (default: %(default)s)"
+        "--loss", choices=("paper", "ours"), help="losses and their recipe (default: the paper's for the body conv)"
     )
-    parser.add_argument("--preset", choices=("mini", "tiny"), default="mini", help="size (default: %(default)s)")
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--minutes", type=_positive, help="training time, [min]; the schedule follows it")
-    length.add_argument("--steps", type=_count, help="optimiser steps, in place of minutes")
-    parser.add_argument("--batch-size", type=_count, help="examples per step")
-    parser.add_argument("--learning-rate", type=_positive, help="peak of the schedule")
+    parser.add_argument("--body", choices=VAE_CHOICES["body"], help="conv is the paper's (default: the preset's)")
+    parser.add_argument("--width", type=_count, help="channels inside (default: the preset's)")
+    parser.add_argument("--latent-dim", type=_count, help="channels of a latent (default: the preset's)")
+    parser.add_argument(
+        "--variance", choices=VAE_CHOICES["variance"], help="what sigma of the noise is (default: the preset's)"
+    )
+    parser.add_argument("--sigma-per", choices=VAE_CHOICES["sigma_per"], help="one draw each (default: the preset's)")
+    parser.add_argument("--sigma-max", type=_not_negative, help="largest sigma (default: the preset's)")
+
+
+def _stage_options(
+    parser: argparse.ArgumentParser, with_length: bool = True, presets: tuple[str, ...] = ("mini", "tiny")
+) -> None:
+    parser.add_argument("--data", type=Path, default=Path("data/packed"), help="pack folder (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="run folder; a run in it goes on (default: runs/ and the stage)")
+    parser.add_argument("--preset", choices=presets, default="mini", help="size (default: %(default)s)")
+    if with_length:
+        length = parser.add_mutually_exclusive_group()
+        length.add_argument("--minutes", type=_positive, help="training time, [min]; the schedule follows it")
+        length.add_argument("--steps", type=_count, help="optimiser steps, in place of minutes")
+        parser.add_argument("--learning-rate", type=_positive, help="peak of the schedule")
+        parser.add_argument("--batch-size", type=_count, help="examples per step")
+        parser.add_argument("--accumulate", type=_count, help="draws whose gradients are averaged before each step")
+    else:
+        parser.set_defaults(batch_size=None)
     parser.add_argument(
         "--seed", type=_whole, default=0, help="of initialisation, data order, noise (default: %(default)s)"
     )
@@ -200,35 +297,16 @@ def _stage_options(parser: argparse.ArgumentParser, stage: str) -> None:
     )
 
 
+def _sample_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--samples",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="draw a few motions after each validation, in <out>/samples (default: on)",
+    )
+
+
 def _start_option(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--start", metavar="CHECKPOINT", help=f"go on from the {what} of this model or checkpoint folder"
     )
-
-
-def _number(text: str, kind: Callable[[str], float]) -> float | None:
-    try:
-        return kind(text)
-    except ValueError:
-        return None
-
-
-def _positive(text: str) -> float:
-    value = _number(text, float)
-    if value is None or not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return value
-
-
-def _whole(text: str) -> int:
-    value = _number(text, int)
-    if value is None or not 0 <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^63 - 1")
-    return value
-
-
-def _count(text: str) -> int:
-    value = _number(text, int)
-    if value is None or not 0 < value < 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return value

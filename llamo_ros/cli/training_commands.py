@@ -1,75 +1,158 @@
-"""Subcommands that pack data, train and export."""
+"""Subcommands that train and export."""
 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llamo_ros.cli.device import device_of
+from llamo_ros.core.errors import ParameterError
 
 if TYPE_CHECKING:
+    from llamo_ros.model.llamo import Llamo
+    from llamo_ros.model.text_tokenizer import TextTokenizer
     from llamo_ros.training.runs import StageSettings
-
-
-def data_pack(options: argparse.Namespace) -> None:
-    """Pack a source folder and say what the pack holds."""
-    from llamo_ros.training.pack import pack_data
-
-    pack_data(options.source, options.out, options.licence)
-    _print_pack(options.out)
-
-
-def data_info(options: argparse.Namespace) -> None:
-    """Say what a pack holds."""
-    _print_pack(options.pack)
-
-
-def _print_pack(folder: Path) -> None:
-    from llamo_ros.motion.skeleton import FRAME_RATE
-    from llamo_ros.training.pack import open_pack
-
-    pack = open_pack(folder)
-    hours = len(pack.features) / FRAME_RATE / 3600
-    print(f"{folder}: {len(pack.sequences)} sequences, {hours:.2f} hours, licence set {pack.licence_set}")
-    counts = Counter((row.kind, row.split) for row in pack.sequences)
-    frames: Counter[tuple[str, str]] = Counter()
-    for row in pack.sequences:
-        frames[row.kind, row.split] += row.length
-    for (kind, split), count in sorted(counts.items()):
-        print(f"  {kind:10} {split:6} {count:6} sequences {frames[kind, split] / FRAME_RATE / 60:8.1f} minutes")
 
 
 def train_vae(options: argparse.Namespace) -> None:
     """Train the motion VAE."""
+    from llamo_ros.model.config import preset
     from llamo_ros.training import stages
+    from llamo_ros.training.vae_recipe import chosen_vae, default_loss, vae_recipe
 
-    _print_figures(stages.train_vae(_stage_settings(options), options.decoder_of))
+    names = ("body", "width", "latent_dim", "variance", "sigma_per", "sigma_max")
+    choices = {name: getattr(options, name) for name in names}
+    config = chosen_vae(preset(options.preset).vae, choices)
+    recipe = vae_recipe(options.loss or default_loss(config))
+    settings = _stage_settings(options, recipe.training, recipe.batch_size)
+    chosen = config if any(value is not None for value in choices.values()) else None
+    _print_figures(stages.train_vae(settings, options.decoder_of, chosen, options.loss))
 
 
 def train_text(options: argparse.Namespace) -> None:
     """Train tokenizer and text branch."""
     from llamo_ros.training import stages
 
-    _print_figures(stages.train_text(_stage_settings(options), options.source, options.start))
+    settings = _stage_settings(options, stages.DEFAULTS["text"], stages.BATCH_SIZES["text"])
+    _print_figures(stages.train_text(settings, options.source, options.start))
 
 
 def train_motion(options: argparse.Namespace) -> None:
-    """Train the motion side."""
-    from llamo_ros.training import stages
+    """Train one of the three stages of the motion side, in as many processes as the launcher started."""
+    if os.environ.get("RANK", "0") != "0":
+        os.environ["TQDM_DISABLE"] = "1"  # one of the processes shows progress
+    from llamo_ros.training.engine import engine_of_launch
+    from llamo_ros.training.motion_stages import MotionBeginning, without_mixture
+    from llamo_ros.training.motion_stages import train_motion as train
+    from llamo_ros.training.stage_config import motion_stage
 
-    vae, text = options.vae, options.text
-    if options.start is None:
-        vae, text = vae or Path("runs/vae"), text or Path("runs/text")
-    _print_figures(stages.train_motion(_stage_settings(options), vae, text, options.start))
+    number, start = options.motion_stage, options.start
+    options.out = options.out or Path("runs", f"motion{number}")
+    if options.base is not None and start is not None:
+        raise ParameterError("--base makes the motion side anew and --start trains it further; give one of them.")
+    if start is None and number > 1 and options.base is None:
+        start = str(options.out.parent / f"motion{number - 1}")
+    if start is None and options.base is None:  # as `llamo train vae` and `llamo train text` leave them
+        options.vae = options.vae or Path("runs/vae")
+        options.text = options.text or Path("runs/text")
+    options.preset = _preset_name(options.preset, options.base, start)
+    stage = motion_stage(number, options.preset, options.config)
+    if options.without_mixture:
+        stage = without_mixture(stage)
+    begin = MotionBeginning(start, options.base, options.vae, options.text, with_mixture=not options.without_mixture)
+    engine = engine_of_launch(device_of(options.device))
+    settings = _stage_settings(options, stage.training, stage.batch_size, engine.device)
+    figures = train(settings, stage, begin, _draw_samples if options.samples else None, engine)
+    if engine.processes.is_first:
+        _print_figures(figures)
+    engine.close()
+
+
+def train_all(options: argparse.Namespace) -> None:
+    """Train everything in order and write the checkpoint; what is finished is not trained again."""
+    from llamo_ros.model.config import preset
+    from llamo_ros.training import stages
+    from llamo_ros.training.motion_stages import MotionBeginning
+    from llamo_ros.training.motion_stages import train_motion as train
+    from llamo_ros.training.runs import is_finished
+    from llamo_ros.training.stage_config import STAGES, motion_stage
+    from llamo_ros.training.vae_recipe import default_loss, vae_recipe
+
+    out = options.out
+    vae_run = text_run = None
+    if options.base is None:
+        vae_run, text_run = out / "vae", out / "text"
+        recipe = vae_recipe(default_loss(preset(options.preset).vae))
+        text_stage = (stages.DEFAULTS["text"], stages.BATCH_SIZES["text"])
+        for name, run, train_stage, values, batch_size in (
+            ("vae", vae_run, stages.train_vae, recipe.training, recipe.batch_size),
+            ("text", text_run, lambda settings: stages.train_text(settings, options.source), *text_stage),
+        ):
+            options.out = run
+            if not is_finished(run):
+                print(f"== {name}, in {run}")
+                settings = _stage_settings(options, _shortened(values, options.share), batch_size)
+                _print_figures(train_stage(settings))
+    begin = MotionBeginning(base=options.base, vae_run=vae_run, text_run=text_run)
+    options.preset = _preset_name(options.preset, options.base, None)
+    for number in STAGES:
+        stage = motion_stage(number, options.preset)
+        options.out = out / f"motion{number}"
+        values = _shortened(stage.training, options.share)
+        if not is_finished(options.out):
+            print(f"== motion, stage {number}, in {options.out}")
+            settings = _stage_settings(options, values, stage.batch_size)
+            _print_figures(train(settings, stage, begin, _draw_samples if options.samples else None))
+        begin = MotionBeginning(start=str(options.out))
+    _export(options.out, out / "checkpoint", options.name)
+
+
+def _shortened(values: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """Values of a stage with ``share`` of its steps, or minutes."""
+    if values.get("steps"):
+        return dict(values) | {"steps": max(1, round(values["steps"] * share))}
+    return dict(values) | {"minutes": values["minutes"] * share}
+
+
+def _preset_name(given: str, base: str | None, start: str | None) -> str:
+    """Name of the preset whose stage values count: that of the model to train, where there is one already."""
+    from llamo_ros.model.checkpoint import checkpoint_folder, read_config
+    from llamo_ros.training.runs import is_run, record_of
+
+    if start is not None and is_run(Path(start)):
+        return record_of(Path(start))["preset"]
+    model = base or start
+    return given if model is None else read_config(checkpoint_folder(model))[0].name
+
+
+SAMPLE_PROMPTS = ("a person walks forward", "a person waves the right hand", "a person turns to the left")
+
+
+def _draw_samples(model: Llamo, tokenizer: TextTokenizer, run: Path, step: int) -> None:
+    """Pictures of a few motions as the model makes them at this step, in the run folder."""
+    from llamo_ros.pipelines.text_to_motion import TextToMotion
+    from llamo_ros.viewer.render import render
+
+    folder = run / "samples"
+    folder.mkdir(exist_ok=True)
+    pipeline = TextToMotion(model, tokenizer)
+    for prompt in SAMPLE_PROMPTS:
+        clip = pipeline(prompt, max_duration=3.0)
+        render(clip, folder / f"{step:06d}_{prompt.replace(' ', '_')}.png", prompt)
 
 
 def export_checkpoint(options: argparse.Namespace) -> None:
     """Write the checkpoint folder of a motion run."""
+    _export(options.motion, options.out, options.name, options.decoder)
+
+
+def _export(run: Path, out: Path, name: str, decoder: Path | None = None) -> None:
     from llamo_ros.training.stages import export
 
-    folder = export(options.motion, options.out, options.name, options.decoder)
+    folder = export(run, out, name, decoder)
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder}: {size / 1e6:.1f} MB. Try it: llamo generate 'a person walks' -o walk.bvh --checkpoint {folder}")
 
@@ -78,19 +161,25 @@ def _print_figures(figures: dict[str, float]) -> None:
     print("  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
 
 
-def _stage_settings(options: argparse.Namespace) -> StageSettings:
+def _stage_settings(
+    options: argparse.Namespace, values: Mapping[str, Any], batch_size: int, device: str | None = None
+) -> StageSettings:
+    """Settings of a stage: its own values, and what the command line says otherwise."""
     import torch
 
     from llamo_ros.training.loop import TrainingSettings
     from llamo_ros.training.runs import StageSettings
-    from llamo_ros.training.stages import BATCH_SIZES, DEFAULTS
 
-    device = device_of(options.device)
+    device = device or device_of(options.device)
     bf16 = options.bf16
     if bf16 is None:  # without instructions for it, bfloat16 on a CPU is many times slower than float32
-        bf16 = device == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    given = {"minutes": options.minutes, "steps": options.steps, "learning_rate": options.learning_rate}
-    values: dict[str, Any] = DEFAULTS[options.stage] | {k: v for k, v in given.items() if v is not None}
+        bf16 = device.startswith("cuda") or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    names = ("minutes", "steps", "learning_rate", "accumulate", "checkpointing")
+    given = {name: getattr(options, name, None) for name in names}
+    values = dict(values) | {name: value for name, value in given.items() if value is not None}
+    if given["minutes"] is not None:
+        values["steps"] = 0
     training = TrainingSettings(seed=options.seed, threads=options.threads, device=device, bf16=bf16, **values)
-    batch_size = options.batch_size or BATCH_SIZES[options.stage]
-    return StageSettings(options.data, options.out, training, options.preset, batch_size, options.compile)
+    batch_size = options.batch_size or batch_size
+    common = (options.data, options.out, training, options.preset, batch_size, options.compile)
+    return StageSettings(*common, workers=getattr(options, "workers", 0))

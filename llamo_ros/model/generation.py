@@ -1,8 +1,8 @@
 """LatentEngine: latents for many independent streams, one forward pass of the backbone per tick. It knows no text.
 
 A stream performs passages, one prompt each (:mod:`~llamo_ros.model.passages`). Guided streams have a second row
-without words ([BOS] [BOM] ..., and [EOM] [BOM] where a conversation goes on), with keys and values of its own, in the
-same pass. When a stream has as many latents as the window allows, it is read anew with its prompt and the last few of
+with the null prompt ([BOS] [BOM] ... without words, and [EOM] [BOM] where a conversation goes on), with keys and values
+of its own, in the same pass. When a stream has as many latents as the window allows, it is read anew with its prompt and the last few of
 them, so that endless motion costs the same per latent as short motion.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from llamo_ros.core.errors import ParameterError
 from llamo_ros.model.latent_sampler import LatentSampler
 from llamo_ros.model.llamo import MOTION, PADDING, Llamo
-from llamo_ros.model.passages import Passage
+from llamo_ros.model.passages import Passage, Prompt
 from llamo_ros.model.slots import Slot, SlotCache
 
 
@@ -62,7 +62,7 @@ class LatentStream:
         self._slots: list[Slot] = []
         self._hidden: list[Tensor] = []  # of the newest token of each slot, (D,)
         self._unread: list[list[int]] = []  # tokens that each slot has yet to read
-        self._context: list[Tensor] = []  # the latents at their MOTION places, the same in each slot
+        self._context: list[list[Tensor]] = []  # of each slot, the latents at the MOTION places of those tokens
         self._begin(first)
 
     @property
@@ -107,24 +107,29 @@ class LatentStream:
         guided = passage.options.guidance_scale != 1.0
         # Rows that have not read what came before cannot go on with it, nor can those that would run out of positions.
         goes_on = passage.link == "conversation" and not first and not self._unread and guided == (len(self._slots) > 1)
-        if goes_on and self._slots[0].length + len(passage.ids) + self._engine.window + 2 < self._engine.positions:
+        longest = max((slot.length for slot in self._slots), default=0)
+        if goes_on and longest + passage.prompt.length + self._engine.window + 2 < self._engine.positions:
             model = self._engine.model
-            begin = [model.end_motion, *passage.ids, model.begin_motion]
-            self._unread, self._context = [begin, [model.end_motion, model.begin_motion]][: len(self._slots)], []
+            rows = [passage.prompt, Prompt()][: len(self._slots)]
+            self._unread = [[model.end_motion, *row.ids, model.begin_motion] for row in rows]
+            self._context = [_listed(row.latents) for row in rows]
         else:
-            self._read_anew(passage.context)
+            self._read_anew(passage.context, with_lead=True)
 
-    def _read_anew(self, context: int) -> None:
+    def _read_anew(self, context: int, with_lead: bool = False) -> None:
         """Forget all but the prompt and the newest latents."""
         self._engine._free(self)
         model, bos = self._engine.model, self._engine.bos
         guided = self._present.options.guidance_scale != 1.0
-        self._context = list(self._recent)[len(self._recent) - min(context, len(self._recent)) :]
+        kept = list(self._recent)[len(self._recent) - min(context, len(self._recent)) :]
+        rows = [self._present.prompt, self._present.null] if guided else [self._present.prompt]
+        leads = [[*(_listed(row.lead) if with_lead else ()), *kept] for row in rows]
         self._recent.clear()
-        self._recent.extend(self._context)
-        places = [MOTION] * len(self._context)
-        prompts = [self._present.ids, ()] if guided else [self._present.ids]
-        self._unread = [[bos, *ids, model.begin_motion, *places] for ids in prompts]
+        self._recent.extend(leads[0])
+        self._context = [[*_listed(row.latents), *lead] for row, lead in zip(rows, leads, strict=True)]
+        self._unread = [
+            [bos, *row.ids, model.begin_motion, *[MOTION] * len(lead)] for row, lead in zip(rows, leads, strict=True)
+        ]
 
     def _add(self, latent: Tensor, exit_probability: float) -> LatentStep:
         """Take in a new latent; ends the passage or the stream where that is due."""
@@ -197,10 +202,14 @@ class LatentEngine:
             ParameterError: prompt and window together exceed the positions of the model, or the context the window.
         """
         most = self.positions - self.window - 3
-        if len(passage.ids) > most:
-            raise ParameterError(f"the prompt has {len(passage.ids)} tokens, expected at most {most}; shorten it.")
-        if passage.context >= self.window:
-            raise ParameterError(f"context is {passage.context} latents, expected less than the window, {self.window}.")
+        longest = max(passage.prompt.length, passage.null.length)
+        if longest > most:
+            raise ParameterError(f"the prompt has {longest} tokens, expected at most {most}; shorten it.")
+        leads = [len(_listed(prompt.lead)) for prompt in (passage.prompt, passage.null)]
+        if passage.context + max(leads) >= self.window:
+            raise ParameterError(
+                f"context is {passage.context + max(leads)} latents, expected less than the window, {self.window}."
+            )
 
     @torch.inference_mode()
     def tick(self) -> list[LatentStep]:
@@ -236,7 +245,7 @@ class LatentEngine:
         longest = max(counts)
         device = self.model.latent_mean.device
         tokens_RS = torch.tensor([tokens + [PADDING] * (longest - len(tokens)) for tokens in unread], device=device)
-        latents = [latent for stream, _ in rows for latent in stream._context]
+        latents = [latent for stream, k in rows for latent in stream._context[k]]
         latents_LC = torch.stack(latents) if latents else torch.zeros(0, len(self.model.latent_mean), device=device)
         window = self._cache.window([stream._slots[k] for stream, k in rows], longest, counts)
         hidden_RSD = self.model(tokens_RS, latents_LC, window)
@@ -274,3 +283,7 @@ class LatentEngine:
         self._free(stream)
         stream.is_done = True
         self._streams.remove(stream)
+
+
+def _listed(latents: Tensor | None) -> list[Tensor]:
+    return [] if latents is None else list(latents)

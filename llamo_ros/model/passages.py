@@ -4,11 +4,15 @@ A passage begins by one of two links to what came before:
 
 "context"       [BOS] prompt [BOM] and the last few latents; earlier ones are forgotten.
 "conversation"  what is there goes on: ... motion [EOM] prompt [BOM] (the paper's interleaved sequence, section 3.2).
+
+A prompt may hold motions among its words (:func:`~llamo_ros.model.sequence.prompt_of`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from llamo_ros.core.errors import ParameterError
 from llamo_ros.model.latent_sampler import check_solver
@@ -55,23 +59,46 @@ class SamplingOptions:
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """What stands before a motion that is to be made: [BOS] ids [BOM] lead.
+
+    Attributes:
+        ids: Token ids; those of motions that are given among the words too: [BOM], ``MOTION`` for each latent, [EOM].
+        latents: Normalised latents of the ``MOTION`` places, shape (M, C); None for none.
+        lead: Normalised latents that the motion begins with, as if they had been made, shape (K, C); None for none.
+            They count as latents of the window, and are forgotten as those are.
+    """
+
+    ids: tuple[int, ...] = ()
+    latents: Tensor | None = field(default=None, compare=False)
+    lead: Tensor | None = field(default=None, compare=False)
+
+    @property
+    def length(self) -> int:
+        """Tokens, without [BOS] and [BOM]."""
+        return len(self.ids) + (0 if self.lead is None else len(self.lead))
+
+
+@dataclass(frozen=True)
 class Passage:
     """One prompt of a stream.
 
     Attributes:
-        ids: Token ids of the prompt, without [BOS]; empty for an unconditional passage.
+        prompt: What is to be done; an empty one for an unconditional passage.
         options: How its latents are sampled.
         link: How it begins, one of ``LINKS``; without meaning for the first one of a stream.
         context: Latents kept as context by the link "context".
+        null: Of the second row that guidance measures the prompt against.
 
     Raises:
         ParameterError: there is no such link, or ``context`` is negative.
     """
 
-    ids: tuple[int, ...]
+    prompt: Prompt
     options: SamplingOptions
     link: str = "context"
     context: int = 0
+    null: Prompt = Prompt()
 
     def __post_init__(self) -> None:
         if self.link not in LINKS:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from llamo_ros.core.errors import ParameterError
 from llamo_ros.model.llamo import MOTION, PADDING, Llamo
+from llamo_ros.model.passages import Prompt
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,29 @@ class SequenceBatch:
     def to(self, device: torch.device) -> SequenceBatch:
         """The same on another device."""
         return SequenceBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+def prompt_of(parts: Sequence[Part], markers: Markers) -> Prompt:
+    """What stands before a motion that is to be made, laid out as :func:`collated` lays out a sequence.
+
+    Args:
+        parts: Words and given motions, in order, without the motion that is to follow.
+        markers: Ids of [BOM] and [EOM].
+
+    Raises:
+        ParameterError: a motion has no latents.
+    """
+    ids: list[int] = []
+    latents: list[Tensor] = []
+    for part in parts:
+        if isinstance(part, MotionPart):
+            if not len(part.latents):
+                raise ParameterError("a prompt holds a motion of no latents; leave such parts out.")
+            ids += [markers.begin_motion, *[MOTION] * len(part.latents), markers.end_motion]
+            latents.append(part.latents)
+        else:
+            ids += part.ids
+    return Prompt(tuple(ids), torch.cat(latents) if latents else None)
 
 
 @dataclass

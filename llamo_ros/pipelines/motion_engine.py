@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,12 +27,13 @@ from llamo_ros.model.config import FRAMES_PER_LATENT
 from llamo_ros.model.generation import LatentEngine, LatentStep, LatentStream
 from llamo_ros.model.latent_sampler import LatentSampler
 from llamo_ros.model.llamo import Llamo
-from llamo_ros.model.passages import Passage
+from llamo_ros.model.passages import Passage, Prompt
 from llamo_ros.model.stream_state import StreamState, join_states, take_rows
 from llamo_ros.model.text_tokenizer import TextTokenizer, checked_prompt
 from llamo_ros.motion.clip import MotionClip
 from llamo_ros.motion.representation272 import StreamingDecoder
 from llamo_ros.pipelines.motion_options import MotionOptions
+from llamo_ros.pipelines.motion_request import MotionRequest
 from llamo_ros.pipelines.stream_frames import StreamFrames
 
 LINKS = ("blend", "context", "conversation")
@@ -77,10 +79,10 @@ class MotionStream:
     """
 
     def __init__(
-        self, engine: MotionEngine, latents: LatentStream, text: str, options: MotionOptions, decoder: StreamingDecoder
+        self, engine: MotionEngine, latents: LatentStream, text: str, options: MotionOptions, frames: StreamFrames
     ) -> None:
         self._engine, self._latents = engine, latents
-        self._frames_of = StreamFrames(decoder)
+        self._frames_of = frames
         self._options = options
         self._prompts = deque([(text, "")])  # text and link of the passage in progress, then of those that wait
         self._frames = 0
@@ -212,8 +214,30 @@ class MotionEngine:
         """
         wanted = MotionOptions(**options)
         latents = self._latents.open(self._passage(text, wanted, None, None)[0], seed)
-        stream = MotionStream(self, latents, text or "", wanted, StreamingDecoder(start_heading, start_xz))
-        self._streams[latents] = stream
+        frames = StreamFrames(StreamingDecoder(start_heading, start_xz))
+        self._streams[latents] = stream = MotionStream(self, latents, text or "", wanted, frames)
+        return stream
+
+    @torch.inference_mode()
+    def open_request(self, request: MotionRequest, *, seed: int = 0, **options: float | int | str | None) -> MotionStream:
+        """A new stream of a prompt that holds motion; its first frames come with the next tick.
+
+        Args:
+            request: The prompt, and what comes before the first frame.
+            seed: Same seed, same motion.
+            options: As for :meth:`open`.
+
+        Raises:
+            ParameterError: an option is out of range, or the prompt is too long for the model.
+        """
+        wanted = MotionOptions(**options)
+        sampling = wanted.sampling(self.model.config.generation)
+        latents = self._latents.open(Passage(request.prompt, sampling, null=request.null), seed)
+        if request.decoded is not None:
+            _, state = self.model.vae.decode(self.model.denormalise_latents(request.decoded)[None])
+            self._state = state if self._state is None else join_states([self._state, state])
+            self._decoded = [*self._decoded, latents]
+        self._streams[latents] = stream = MotionStream(self, latents, request.text, wanted, request.frames)
         return stream
 
     @torch.inference_mode()
@@ -240,6 +264,12 @@ class MotionEngine:
             chunks.append((stream, stream._chunk(step, latents[row], features[row], latency)))
         self._streams = {latents: self._streams[latents] for latents in self._latents.streams}
         return chunks
+
+    def chunks(self) -> Iterator[MotionChunk]:
+        """The chunks of all ticks until no stream is open, for an engine with one stream."""
+        while made := self.tick():
+            for _, chunk in made:
+                yield chunk
 
     def _decode(self, streams: list[LatentStream], latents_NC: torch.Tensor) -> torch.Tensor:
         """Features (N, 4, 272); motions that begin have no state yet and go through the decoder on their own."""
@@ -271,6 +301,6 @@ class MotionEngine:
             raise ParameterError(f"link is {link!r}, expected one of {', '.join(LINKS)}.")
         ids = () if text is None else tuple(self._tokenizer.encode(checked_prompt(text)))
         if link == "blend":
-            return Passage(ids, options.sampling(defaults), "context", context=0), link
+            return Passage(Prompt(ids), options.sampling(defaults), "context", context=0), link
         context = defaults.change_context if context is None else context
-        return Passage(ids, options.sampling(defaults), link, context), link
+        return Passage(Prompt(ids), options.sampling(defaults), link, context), link

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from llamo_ros.motion.clip import MotionClip, concatenated
 from llamo_ros.motion.representation272 import StreamingDecoder
+from llamo_ros.pipelines.seam import Seam
 from llamo_ros.pipelines.splicing import Splice, braked, fade_length
 
 BLEND_SPEED = 4.0  # [rad/s] that a cross-fade may add to a joint, the default of playback too
@@ -18,10 +19,19 @@ class StreamFrames:
     Heading and place are integrals that go on through a cross-fade (:mod:`~llamo_ros.pipelines.splicing`).
     """
 
-    def __init__(self, decoder: StreamingDecoder) -> None:
-        self._decoder = decoder
+    def __init__(
+        self, decoder: StreamingDecoder, before: MotionClip | None = None, seam: Seam | None = None
+    ) -> None:
+        """Begin.
+
+        Args:
+            decoder: Knows where the motion begins.
+            before: The one or two frames before the first one; None for none.
+            seam: Corrects the first frames where they go on from ``before``.
+        """
+        self._decoder, self._seam = decoder, seam
         self._splice: Splice | None = None
-        self._last: MotionClip | None = None  # the two newest frames
+        self._last = before  # the two newest frames
         self._blends = False
 
     def blend(self) -> None:
@@ -32,7 +42,9 @@ class StreamFrames:
         """Frames of features (T, 272), continuing those before; errors as :meth:`StreamingDecoder.decode`."""
         clip = self._decoder.decode(features)
         if self._blends:
-            self._splice, self._blends = self._spliced(clip), False
+            self._splice, self._seam, self._blends = self._spliced(clip), None, False
+        if self._seam is not None:
+            clip = self._seam.joined(clip)
         if self._splice is not None:
             # Also after the fade: it knows where the new motion stands.
             clip = self._splice.carry_over(clip)

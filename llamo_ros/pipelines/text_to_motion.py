@@ -124,7 +124,7 @@ class TextToMotion:
             flow_steps=flow_steps,
             solver=solver,
         )
-        return _chunks(engine)
+        return engine.chunks()
 
     def __call__(self, text: str, **options: float | int | str | None) -> MotionClip:
         """The whole motion at once; options as for :meth:`stream`."""
@@ -136,7 +136,7 @@ class TextToMotion:
         """A motion without a prompt, as the null branch of guidance sees it."""
         engine = self.engine()
         engine.open(None, seed=seed, max_duration=_finite(max_duration), min_duration=min_duration, guidance_scale=1.0)
-        return concatenated([chunk.clip for chunk in _chunks(engine)])
+        return concatenated([chunk.clip for chunk in engine.chunks()])
 
     def batch(
         self,
@@ -211,12 +211,6 @@ class TextToMotion:
                 raise ParameterError(f"the score of the motion of seed {seed} is {value}, expected a finite number.")
             scored.append(ScoredMotion(clip, seed, value))
         return sorted(scored, key=lambda motion: -motion.score)
-
-
-def _chunks(engine: MotionEngine) -> Iterator[MotionChunk]:
-    while made := engine.tick():
-        for _, chunk in made:
-            yield chunk
 
 
 def _finite(max_duration: float | None) -> float | None:

@@ -101,12 +101,40 @@ def test_the_same_seed_writes_the_same_motion(checkpoint: Path, tmp_path: Path) 
     assert (tmp_path / "a.csv").read_bytes() != (tmp_path / "c.csv").read_bytes()
 
 
+def test_samples_are_numbered_and_each_is_what_its_seed_gives_alone(checkpoint: Path, tmp_path: Path) -> None:
+    words = ["generate", "walk", "--duration", "0.5", "--steps", "2", "--solver", "midpoint", "--temperature", "0.5"]
+    words += ["--checkpoint", str(checkpoint)]
+    render = ["--render", str(tmp_path / "x.png"), "--robot", "unitree_g1"]
+    assert main([*words, "-o", str(tmp_path / "x.npz"), "--samples", "2", "--seed", "4", *render]) == 0
+    assert main([*words, "-o", str(tmp_path / "alone.npz"), "--seed", "5"]) == 0
+    names = {path.name for path in tmp_path.iterdir()} - {"alone.npz"}
+    assert names == {f"x_{n}{suffix}" for n in (0, 1) for suffix in (".npz", ".png", "_unitree_g1.csv")}
+    second, alone = load_motion(tmp_path / "x_1.npz"), load_motion(tmp_path / "alone.npz")
+    np.testing.assert_allclose(second.rotations, alone.rotations, atol=1e-3)  # the file keeps float32
+    assert not np.allclose(load_motion(tmp_path / "x_0.npz").rotations, alone.rotations, atol=1e-2)
+
+
+def test_the_best_of_several_is_written_and_all_scores_are_told(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["generate", "walk", "-o", str(tmp_path / "x.npz"), "--duration", "0.5", "--steps", "2", "--best-of", "3"]
+    assert main([*words, "--checkpoint", str(checkpoint)]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
+    line = next(line for line in capsys.readouterr().err.splitlines() if "log-probability" in line)
+    scores = [float(part.split()[2]) for part in line.split(": ")[-1].split(", ")]
+    assert scores == sorted(scores, reverse=True)
+    assert len(scores) == 3
+
+
 def test_caption_prints_one_line_with_its_confidence(
     checkpoint: Path, motion_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["caption", str(motion_file), "--checkpoint", str(checkpoint), "--render", str(tmp_path / "x.png")]
     assert main(words) == 0
-    assert "(confidence 0." in capsys.readouterr().out.splitlines()[0]
+    captured = capsys.readouterr()
+    assert "(confidence 0." in captured.out.splitlines()[0]
+    assert "not the chance that the caption is right" in captured.err  # this checkpoint has no calibration
+    assert main([*words, "--temperature", "1", "--top-p", "0.9", "--seed", "3"]) == 0
     assert (tmp_path / "x.png").exists()
 
 
@@ -268,6 +296,8 @@ def test_a_motion_file_that_cannot_be_read_is_refused(
         ["generate", "walk", "-o", "x.bvh", "--duration", "nan"],
         ["generate", "walk", "-o", "x.bvh", "--seed", "-1"],
         ["generate", "walk", "-o", "x.bvh", "--steps", "many"],
+        ["generate", "walk", "-o", "x.bvh", "--solver", "rk4"],
+        ["generate", "walk", "-o", "x.bvh", "--samples", "2", "--best-of", "2"],
         ["generate", "walk"],
         ["train", "vae", "--minutes", "1", "--steps", "5"],
         ["dance"],
@@ -309,11 +339,36 @@ def test_data_is_packed_trained_and_exported_by_command(
     assert "4 sequences" in capsys.readouterr().out
     assert main(["train", "vae", *sizes]) == 0
     assert main(["train", "text", *sizes, "--source", "source"]) == 0
-    assert main(["train", "motion", *sizes]) == 0
+    for stage in ("1", "2", "3"):
+        samples = ["--samples" if stage == "1" else "--no-samples"]
+        assert main(["train", "motion", "--stage", stage, *sizes, *samples]) == 0
+    assert len(list(Path("runs/motion1/samples").glob("000002_*.png"))) == 3
     assert main(["train", "export", "--out", "model", "--name", "mine"]) == 0
     assert main(["generate", "walk", "-o", "walk.npz", "--duration", "0.5", "--checkpoint", "model"]) == 0
     assert json.loads(Path("runs/vae/run.json").read_text())["steps"] == 2
     assert len(load_motion("walk.npz")) == 16  # whole latents of 4 frames
+
+
+def test_everything_is_trained_by_one_command_and_what_is_finished_is_not_trained_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_source(tmp_path / "source")
+    assert main(["data", "pack", "source"]) == 0
+    everything = ["train", "all", "--preset", "tiny", "--share", "1e-5", "--source", "source", "--no-samples"]
+    everything += ["--no-bf16", "--device", "cpu"]
+    assert main(everything) == 0
+    assert "stage 3" in capsys.readouterr().out
+    assert main(["models"]) == 0
+    assert main(["generate", "walk", "-o", "walk.npz", "--duration", "0.5", "--checkpoint", "runs/checkpoint"]) == 0
+    capsys.readouterr()
+    assert main(everything) == 0
+    assert "==" not in capsys.readouterr().out
+
+
+def test_the_beginning_of_motion_training_is_given_once(tmp_path: Path, refused: Callable[..., str]) -> None:
+    both = ["train", "motion", "--stage", "2", "--base", "llamo-mini", "--start", "runs/motion1"]
+    assert "give one of them" in refused(*both, "--out", tmp_path / "run")
 
 
 def write_source(folder: Path) -> None:
@@ -360,7 +415,7 @@ def test_version_is_the_package_version(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     "words",
     [["demo"], ["generate"], ["caption"], ["data"], ["data", "pack"], ["data", "info"], ["models"], ["robots"]]
-    + [["train"], *(["train", stage] for stage in ("vae", "text", "motion", "export"))],
+    + [["train"], *(["train", stage] for stage in ("vae", "text", "motion", "all", "export"))],
     ids=" ".join,
 )
 def test_every_help_shows_an_example_that_parses(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -411,6 +466,6 @@ def test_a_terminal_without_utf8_gets_escapes_instead_of_an_error(
 
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", out)
-    monkeypatch.setattr(MotionToText, "__call__", lambda self, clip: Caption("naïve", 0.5))
+    monkeypatch.setattr(MotionToText, "__call__", lambda self, clip, options: Caption("naïve", 0.5))
     assert main(["caption", str(motion_file), "--checkpoint", str(checkpoint)]) == 0
     assert out.buffer.getvalue() == b"na\\xefve (confidence 0.50)\n"

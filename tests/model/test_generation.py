@@ -11,7 +11,7 @@ from llamo_ros.model.config import preset
 from llamo_ros.model.generation import LatentEngine, LatentStep, LatentStream
 from llamo_ros.model.latent_sampler import LatentSampler
 from llamo_ros.model.llamo import MOTION, Llamo
-from llamo_ros.model.passages import Passage, SamplingOptions
+from llamo_ros.model.passages import Passage, Prompt, SamplingOptions
 
 BOS = 1
 ENDLESS = {"max_latents": None, "exit_threshold": 2.0}
@@ -23,7 +23,7 @@ def engine_of(model: Llamo, window: int = 40, context: int = 6) -> LatentEngine:
 
 def passage(ids: list[int], link: str = "context", context: int = 0, **options: float | str | None) -> Passage:
     options = {"flow_steps": 10, **ENDLESS, **options}
-    return Passage(tuple(ids), SamplingOptions(**options), link, context)
+    return Passage(Prompt(tuple(ids)), SamplingOptions(**options), link, context)
 
 
 def run(engine: LatentEngine, ticks: int) -> dict[LatentStream, list[LatentStep]]:

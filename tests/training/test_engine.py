@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -105,7 +104,8 @@ def test_an_error_in_one_process_ends_all_with_its_message(tmp_path: Path) -> No
 
 
 def test_deepspeed_zero2_trains_as_one_process_does(tmp_path: Path) -> None:
-    pytest.importorskip("deepspeed", reason="pip install deepspeed, and a C++ compiler for its first start")
+    if importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("DeepSpeed is optional: pip install deepspeed; its first start needs a C++ compiler")
     shares = {"text_to_motion": 0.7, "prediction": 0.3}  # every step uses every module: see DeepSpeedEngine
     parallel_run.train(tmp_path / "one", Engine(), shares=shares)
     config = "config/training/accelerate_deepspeed_zero2.yaml"
@@ -117,6 +117,22 @@ def test_deepspeed_zero2_trains_as_one_process_does(tmp_path: Path) -> None:
     torch.testing.assert_close(
         torch.tensor(ours["losses"]), torch.tensor(theirs["losses"][-len(ours["losses"]) :]), rtol=0, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("name", ["fsdp2", "fsdp2_cpu", "deepspeed_zero2"])
+def test_launch_configurations_are_read_by_accelerate_and_name_modules_of_the_model(name: str) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(ROOT / "config" / "training" / f"accelerate_{name}.yaml"))
+    if name == "deepspeed_zero2":
+        zero = json.loads((ROOT / config.deepspeed_config["deepspeed_config_file"]).read_text(encoding="utf-8"))
+        assert zero["zero_optimization"]["stage"] == 2
+        assert not {"bf16", "fp16", "optimizer", "scheduler"} & zero.keys(), "the trainer's own business"
+        return
+    assert config.mixed_precision == "no"
+    assert config.fsdp_config["fsdp_version"] == 2
+    units = config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"].split(",")
+    assert set(units) <= {type(module).__name__ for module in parallel_run.tiny_model()[0].modules()}
 
 
 @pytest.mark.parametrize(
