@@ -22,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 done, 2 bad input (one line on stderr says what), 130 interrupted, 141 the reader went away.
     """
+    for name in ("stdout", "stderr"):  # closed, as under some daemons
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 must not end the command
     try:

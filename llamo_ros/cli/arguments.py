@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+DEFAULT_MODEL = "llamo-mini"
+
 
 def add_group(commands: Any, name: str, about: str, example: str) -> Any:
     """Add a command that has commands of its own, and return what those are added to."""

@@ -54,7 +54,7 @@ def chat(options: argparse.Namespace) -> None:
     )
     if options.prompt is not None:
         _write_answer(conversation, options.prompt)
-    elif sys.stdin.isatty():
+    elif sys.stdin is not None and sys.stdin.isatty():
         _converse(conversation)
     else:
         _write_answer(conversation, _piped_text())
@@ -85,6 +85,8 @@ def _write_answer(conversation: Chat, text: str) -> None:
 
 
 def _piped_text() -> str:
+    if sys.stdin is None:  # closed by whoever started this
+        raise PromptError("there is no standard input to read the text from; give it with --prompt.")
     try:
         return sys.stdin.read()
     except UnicodeDecodeError as error:

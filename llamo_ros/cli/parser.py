@@ -8,6 +8,7 @@ from typing import Any
 
 from llamo_ros import __version__
 from llamo_ros.cli import base_commands, motion_commands, training_commands
+from llamo_ros.cli.arguments import DEFAULT_MODEL
 from llamo_ros.cli.arguments import add_command as _command
 from llamo_ros.cli.arguments import add_group as _group
 from llamo_ros.cli.arguments import count as _count
@@ -15,9 +16,9 @@ from llamo_ros.cli.arguments import not_negative as _not_negative
 from llamo_ros.cli.arguments import positive as _positive
 from llamo_ros.cli.arguments import whole as _whole
 from llamo_ros.cli.data_parser import add_data_commands
+from llamo_ros.cli.motion_parser import add_motion_commands
 from llamo_ros.model.config import BASE_PRESETS, DTYPES, PRESETS, VAE_CHOICES
 
-DEFAULT_MODEL = "llamo-mini"
 DEFAULT_ROBOT = "unitree_g1"
 
 
@@ -45,60 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for results (default: %(default)s)")
     demo.add_argument("--checkpoint", default=DEFAULT_MODEL, help="model or checkpoint folder (default: %(default)s)")
 
-    generate = _command(
-        commands,
-        "generate",
-        motion_commands.generate,
-        "Make a motion from a prompt and save it.",
-        "llamo generate 'a person bows' -o bow.bvh --robot unitree_g1 --render bow.gif",
-    )
-    generate.add_argument("text", help="what to do, for example 'a person walks forward'")
-    generate.add_argument("-o", "--out", type=Path, required=True, help="human motion to write: .bvh, .npz or .csv")
-    generate.add_argument("--robot", help="retarget too, and write <out>_<robot>.csv; see `llamo robots`")
-    generate.add_argument("--seed", type=_whole, default=0, help="same seed, same motion (default: %(default)s)")
-    generate.add_argument("--duration", type=_positive, help="exact length, [s]; without, the model ends the motion")
-    generate.add_argument("--min-duration", type=_positive, help="shortest length, [s]")
-    generate.add_argument("--max-duration", type=_positive, help="longest length, [s]")
-    generate.add_argument("--guidance", type=_positive, help="how strictly to follow the prompt; 1 is plain")
-    generate.add_argument("--temperature", type=_not_negative, help="scale of the noise; lower is calmer, less varied")
-    generate.add_argument("--steps", type=_count, help="solver steps of the flow head per latent")
-    generate.add_argument("--solver", choices=("euler", "midpoint"), help="a midpoint step costs two Euler steps")
-    several = generate.add_mutually_exclusive_group()
-    several.add_argument(
-        "--samples", type=_count, metavar="N", help="make N motions, seeds from --seed on; writes <out>_0, <out>_1, ..."
-    )
-    several.add_argument(
-        "--best-of",
-        type=_count,
-        metavar="N",
-        help="make N motions and keep the one in which the model, as a captioner, finds the prompt best",
-    )
-    _model_options(generate)
-
-    caption = _command(
-        commands,
-        "caption",
-        motion_commands.caption,
-        "Say what is done in a motion file.",
-        "llamo caption walk.bvh --render walk.png",
-    )
-    caption.add_argument("file", type=Path, help="motion: .bvh of any common rig, or .npz")
-    caption.add_argument("--robot", help="draw this robot too; see `llamo robots`")
-    caption.add_argument(
-        "--temperature",
-        type=_not_negative,
-        default=0.0,
-        help="0 writes the likeliest word each time, above 0 words are drawn (default: %(default)s)",
-    )
-    caption.add_argument(
-        "--top-p",
-        type=_positive,
-        default=1.0,
-        help="words are drawn from the fewest that have this probability together (default: %(default)s)",
-    )
-    caption.add_argument("--seed", type=_whole, default=0, help="of the drawn words (default: %(default)s)")
-    _model_options(caption)
-
+    add_motion_commands(commands)
     add_data_commands(commands)
 
     train = _group(
@@ -247,14 +195,6 @@ def _base_commands(commands: Any) -> None:
     chat.add_argument("--max-tokens", type=_count, default=256, help="longest answer (default: %(default)s)")
     chat.add_argument("--seed", type=_whole, default=0, help="same seed, same answers (default: %(default)s)")
     chat.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="(default: %(default)s)")
-
-
-
-
-def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--render", type=Path, help="picture (.png) or video (.gif, .mp4) to draw")
-    parser.add_argument("--checkpoint", default=DEFAULT_MODEL, help="model or checkpoint folder (default: %(default)s)")
-    parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="(default: %(default)s)")
 
 
 def _vae_options(parser: argparse.ArgumentParser) -> None:

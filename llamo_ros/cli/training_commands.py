@@ -111,9 +111,10 @@ def train_all(options: argparse.Namespace) -> None:
 
 
 def _shortened(values: Mapping[str, Any], share: float) -> dict[str, Any]:
-    """Values of a stage with ``share`` of its steps, or minutes."""
+    """Values of a stage with ``share`` of its steps, or minutes; the warm-up is no longer than it was."""
     if values.get("steps"):
-        return dict(values) | {"steps": max(1, round(values["steps"] * share))}
+        warmup = round(values["warmup_steps"] * min(1.0, share))
+        return dict(values) | {"steps": max(1, round(values["steps"] * share)), "warmup_steps": warmup}
     return dict(values) | {"minutes": values["minutes"] * share}
 
 

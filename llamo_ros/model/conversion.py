@@ -120,6 +120,8 @@ def convert_base(
         config = replace(config, vae=read_config(checkpoint_folder(vae))[0].vae)
     weights = skeleton(config).state_dict()
     sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in weights.items()}
+    if other:
+        _check_vae(other, weights)
     fresh = _fresh_parts(config, seed)
 
     def read(name: str) -> Tensor:
@@ -128,7 +130,7 @@ def convert_base(
             return base.tensor(name.removeprefix(TEXT).removeprefix(MOTION)).to(dtype)
         if name == "special_tokens":
             return mean_embedding(base.tensor("embed_tokens.weight")).expand(2, -1).to(dtype).contiguous()
-        if other and (name in VAE_STATISTICS or name.startswith("vae.")):
+        if other and _is_of_vae(name):
             return other.tensor(name).to(dtype)
         return fresh[name]
 
@@ -149,6 +151,20 @@ def convert_base(
     }
     write_checkpoint(out, config, tokenizer, metadata, sizes, read, shard_bytes, on_shard)
     return config
+
+
+def _is_of_vae(name: str) -> bool:
+    return name in VAE_STATISTICS or name.startswith("vae.")
+
+
+def _check_vae(other: Shards, weights: dict[str, Tensor]) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in weights.items() if _is_of_vae(name)}
+    wrong = [name for name, shape in expected.items() if other.shapes.get(name) != shape]
+    if wrong:
+        raise CheckpointError(
+            f"{other.folder} does not fit its config.json in {len(wrong)} tensors of the motion VAE ({wrong[0]}: "
+            f"{other.shapes.get(wrong[0], 'missing')} instead of {expected[wrong[0]]}); copy it again."
+        )
 
 
 def _fresh_parts(config: LlamoConfig, seed: int) -> dict[str, Tensor]:

@@ -1,9 +1,9 @@
 """LatentEngine: latents for many independent streams, one forward pass of the backbone per tick. It knows no text.
 
-A stream performs passages, one prompt each (:mod:`~llamo_ros.model.passages`). Guided streams have a second row
-with the null prompt ([BOS] [BOM] ... without words, and [EOM] [BOM] where a conversation goes on), with keys and values
-of its own, in the same pass. When a stream has as many latents as the window allows, it is read anew with its prompt and the last few of
-them, so that endless motion costs the same per latent as short motion.
+A stream performs passages, one prompt each (:mod:`~llamo_ros.model.passages`). Guided streams have a second row with
+the null prompt ([BOS] [BOM] ... without words, if it is not given, and [EOM] [BOM] where a conversation goes on), with
+keys and values of its own, in the same pass. When a stream has as many latents as the window allows, it is read anew
+with its prompt and the last few of them, so that endless motion costs the same per latent as short motion.
 """
 
 # N streams, R rows (one or two per stream), C latent channels, D width
@@ -54,7 +54,7 @@ class LatentStream:
     """
 
     def __init__(self, engine: LatentEngine, first: Passage, seed: int) -> None:
-        self.passage, self.is_done = -1, False
+        self.passage, self.is_done, self._made = -1, False, 0
         self._engine = engine
         self._noise = torch.Generator().manual_seed(int(seed))
         self._waiting: deque[Passage] = deque()
@@ -101,18 +101,26 @@ class LatentStream:
 
     def _begin(self, passage: Passage) -> None:
         """Make a passage the present one; the next tick reads its tokens."""
-        first = self.passage < 0
+        rows = [passage.prompt, Prompt()] if passage.options.guidance_scale != 1.0 else [passage.prompt]
+        # A row that has not read what came before cannot go on with it, nor what would run out of positions; and a
+        # motion without latents is none.
+        longest = max((slot.length for slot in self._slots), default=0) + max(map(len, self._unread), default=0)
+        self._goes_on = (
+            passage.link == "conversation"
+            and self._made > 0
+            and len(rows) == max(len(self._slots), len(self._unread))
+            and longest + passage.prompt.length + self._engine.window + 2 < self._engine.positions
+        )
         self.passage += 1
         self._present, self._made = passage, 0
-        guided = passage.options.guidance_scale != 1.0
-        # Rows that have not read what came before cannot go on with it, nor can those that would run out of positions.
-        goes_on = passage.link == "conversation" and not first and not self._unread and guided == (len(self._slots) > 1)
-        longest = max((slot.length for slot in self._slots), default=0)
-        if goes_on and longest + passage.prompt.length + self._engine.window + 2 < self._engine.positions:
-            model = self._engine.model
-            rows = [passage.prompt, Prompt()][: len(self._slots)]
-            self._unread = [[model.end_motion, *row.ids, model.begin_motion] for row in rows]
-            self._context = [_listed(row.latents) for row in rows]
+        if self._goes_on:
+            model, none = self._engine.model, [[] for _ in rows]
+            unread, context = self._unread or none, self._context or none  # if the window was full just now
+            self._unread = [
+                [*before, model.end_motion, *row.ids, model.begin_motion]
+                for before, row in zip(unread, rows, strict=True)
+            ]
+            self._context = [[*before, *_listed(row.latents)] for before, row in zip(context, rows, strict=True)]
         else:
             self._read_anew(passage.context, with_lead=True)
 
@@ -145,7 +153,8 @@ class LatentStream:
         elif ends:
             self._begin(self._waiting.popleft())
         elif len(self._recent) == self._engine.window:
-            self._read_anew(self._engine.context)
+            # The prompt of a conversation's turn is not that of the motion before it.
+            self._read_anew(min(self._engine.context, self._made) if self._goes_on else self._engine.context)
         return LatentStep(self, latent, exit_probability, passage, ends, is_final)
 
 

@@ -161,6 +161,6 @@ def check_solver(steps: int, solver: str) -> tuple[int, str]:
     """
     if solver not in SOLVERS:
         raise ParameterError(f"solver is {solver!r}, expected one of {', '.join(SOLVERS)}.")
-    if not 1 <= steps <= MAX_STEPS:
-        raise ParameterError(f"flow_steps is {steps}, expected 1 to {MAX_STEPS}.")
+    if not 1 <= steps <= MAX_STEPS or steps != int(steps):
+        raise ParameterError(f"flow_steps is {steps}, expected a whole number from 1 to {MAX_STEPS}.")
     return steps, solver

@@ -61,8 +61,10 @@ class LlamaBase:
         transformers = require_transformers()
         try:
             loaded = transformers.AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise CheckpointError(f"{self.folder} has no readable tokenizer ({_first_line(error)}).") from error
+        except Exception as error:  # what a damaged file raises is not documented
+            raise CheckpointError(
+                f"{self.folder} has no readable tokenizer ({_first_line(error)}); copy its tokenizer files again."
+            ) from error
         if not loaded.is_fast:
             raise CheckpointError(
                 f"the tokenizer of {self.folder} has no tokenizer.json and cannot be converted to one."
@@ -72,11 +74,14 @@ class LlamaBase:
             for name in ("tokenizer.json", "generation_config.json"):
                 if (self.folder / name).is_file():
                     shutil.copyfile(self.folder / name, Path(written, name))
-            tokenizer = TextTokenizer.load(Path(written, "tokenizer.json"))
-        if tokenizer.vocab_size > self.config.vocab_size:
+            try:
+                tokenizer = TextTokenizer.load(Path(written, "tokenizer.json"))
+            except CheckpointError as error:
+                raise CheckpointError(str(error).replace(written, str(self.folder))) from error
+        if tokenizer.largest_id >= self.config.vocab_size:
             raise CheckpointError(
-                f"the tokenizer of {self.folder} has {tokenizer.vocab_size} tokens and its model "
-                f"{self.config.vocab_size}; they do not belong together."
+                f"the tokenizer of {self.folder} has ids up to {tokenizer.largest_id} and its model "
+                f"{self.config.vocab_size} embeddings; they do not belong together."
             )
         return tokenizer
 
@@ -96,7 +101,7 @@ def open_base(name_or_folder: str) -> LlamaBase:
     transformers = require_transformers()
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # wrong values raise StrictDataclassError, ZeroDivisionError and more
         raise CheckpointError(f"{folder} is no Hugging Face checkpoint ({_first_line(error)}).") from error
     backbone = backbone_of(config, folder)
     if not (folder / INDEX).is_file() and not (folder / SINGLE).is_file():
@@ -216,7 +221,7 @@ def _check_tensors(shards: Shards, config: BackboneConfig) -> None:
     expected = {_base_name(name): tuple(tensor.shape) for name, tensor in branch.state_dict().items()}
     # Old checkpoints also hold constants, and a tied embedding twice.
     found = {name: shape for name, shape in shards.shapes.items() if not name.endswith("rotary_emb.inv_freq")}
-    if config.tie_embeddings and "lm_head.weight" in found:
+    if config.tie_embeddings and "lm_head.weight" in found and "model.embed_tokens.weight" in found:
         if not torch.equal(shards.tensor("lm_head.weight"), shards.tensor("model.embed_tokens.weight")):
             raise CheckpointError(
                 f"{shards.folder} says that its embeddings are tied and holds an lm_head that differs from them; "
@@ -230,10 +235,10 @@ def _check_tensors(shards: Shards, config: BackboneConfig) -> None:
 
 
 def _dtype_of(shards: Shards) -> torch.dtype:
-    dtypes = set(shards.dtypes.values())
-    if len(dtypes) == 1 and isinstance(dtype := dtypes.pop(), torch.dtype):
-        return dtype
-    names = ", ".join(sorted(map(str, shards.dtypes.values() if not dtypes else dtypes)))
+    first, *others = set(shards.dtypes.values())
+    if not others and isinstance(first, torch.dtype):
+        return first
+    names = ", ".join(sorted(map(str, (first, *others))))
     raise CheckpointError(f"{shards.folder} holds tensors of type {names}; expected one floating type for all weights.")
 
 

@@ -55,6 +55,8 @@ class SamplingOptions:
             raise ParameterError(
                 f"guidance_scale is {self.guidance_scale} and temperature {self.temperature}, expected 0 to 100."
             )
+        if not self.exit_threshold >= 0:
+            raise ParameterError(f"exit_threshold is {self.exit_threshold}, expected 0 or more; above 1 is never.")
         check_solver(self.flow_steps, self.solver)
 
 

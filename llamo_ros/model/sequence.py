@@ -71,8 +71,8 @@ class SequenceBatch:
 
     Attributes:
         prefix: [BOS] and the words before the first [BOM], padded on the left with ``PADDING``, shape (B, P).
-        tokens: From the first [BOM] on, padded on the right with ``MOTION``: padding goes through the motion branch, and
-            nothing real attends to it. Shape (B, S).
+        tokens: From the first [BOM] on, padded on the right with ``MOTION``: padding goes through the motion branch,
+            and nothing real attends to it. Shape (B, S).
         latents: Normalised latents at ``MOTION`` places, zeros elsewhere, shape (B, S, C).
         flow_target: True where the latent is to be made from the token before it, shape (B, S).
         exit_label: True at the last latent of a motion to be made that truly ends there, shape (B, S).

@@ -114,6 +114,8 @@ def generate_text(
         ParameterError: ``ids`` is empty or too long for the memory.
     """
     text = list(ids)
+    if len(text) > memory.limit:
+        raise ParameterError(f"{len(text)} tokens are to be continued, expected 1 to {memory.limit}.")
     for _ in range(min(options.max_tokens, memory.limit - len(text) + 1)):
         token = next_token(memory.read(text), options.temperature, generator)
         yield token

@@ -76,7 +76,7 @@ class TextTokenizer:
     @property
     def has_chat_template(self) -> bool:
         """Whether the base brought a chat template."""
-        return CHAT_TEMPLATE in self._companions or bool(self._companion(TOKENIZER_CONFIG).get("chat_template"))
+        return bool(self._companions.get(CHAT_TEMPLATE)) or bool(self._companion(TOKENIZER_CONFIG).get("chat_template"))
 
     def _special_names(self) -> tuple[str, str, str]:
         if TOKENIZER_CONFIG not in self._companions:
@@ -141,6 +141,11 @@ class TextTokenizer:
     def vocab_size(self) -> int:
         """Number of token ids."""
         return self._tokenizer.get_vocab_size()
+
+    @property
+    def largest_id(self) -> int:
+        """Largest token id; ``vocab_size`` - 1 unless ids are left out."""
+        return max(self._tokenizer.get_vocab().values())
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``, without [BOS] and [EOS]; names of special tokens in it are plain text."""

@@ -2,7 +2,7 @@
 
 Frame rate is halved twice on the way in and doubled twice on the way out. ReLU throughout, no normalisation. At the
 paper's size (width 1024, dilations 9, 3, 1) encoder and decoder have about 38 M parameters each; a latent sees 172
-frames before its own, a frame 43 latents before its own.
+frames before its own, a frame 43 or 44 latents before its own.
 """
 
 # B batch, T frames, L latents (T = 4 L), F features, W width, C latent channels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from llamo_ros.motion.clip import MotionClip, concatenated
@@ -60,6 +61,11 @@ class _Window:
         return sum(len(clip) for clip in self.clips)
 
     @property
+    def room(self) -> int:
+        """Frames until it is full."""
+        return math.ceil(MAX_WINDOW_S * self.frame_rate) - self.frames
+
+    @property
     def duration(self) -> float:
         return self.frames / self.frame_rate
 
@@ -101,15 +107,21 @@ class CaptionWindows:
             elif start_index != expected or clip.frame_rate != window.frame_rate:
                 self._close(key)
                 window = None
-        if len(clip):
+        while len(clip):
             if window is None:
                 if len(self._windows) >= _MAX_STREAMS:
                     self._close(min(self._windows, key=lambda k: self._windows[k].touched))
                 window = _Window(frame_id, start_index, start_ns, clip.frame_rate, now, now)
                 self._windows[key] = window
-            window.clips.append(clip)
+            part = clip.sliced(0, window.room)
+            window.clips.append(part)
             window.touched = now
-        if window is not None and (is_final or window.duration >= MAX_WINDOW_S):
+            if not window.room:
+                self._close(key)
+                window = None
+            clip = clip.sliced(len(part))
+            start_index, start_ns = start_index + len(part), start_ns + round(len(part) / part.frame_rate * 1e9)
+        if window is not None and is_final:
             self._close(key)
 
     def due(self, now: float) -> list[CaptionJob]:

@@ -76,6 +76,7 @@ class Chat:
 
         Raises:
             PromptError: the text is empty, not text, or too long for the context.
+            CheckpointError: the chat template fails.
         """
         ids = self._ids_of_turn(checked_prompt(text, MAX_CHARACTERS))
         return self._templated(ids) if self.has_template else self._continued(ids)
@@ -100,7 +101,15 @@ class Chat:
         return ids
 
     def _laid_out(self, turns: list[dict[str, str]]) -> list[int]:
-        return self._template.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=False)
+        try:
+            return self._template.apply_chat_template(
+                turns, add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+        except Exception as error:  # a template is a program of its own
+            raise CheckpointError(
+                f"the chat template of the checkpoint cannot lay out the conversation ({error}); mend it in "
+                "chat_template.jinja of its folder, or copy that of the base again."
+            ) from error
 
     def _templated(self, ids: list[int]) -> Iterator[str]:
         pieces: list[str] = []

@@ -28,7 +28,7 @@ from llamo_ros.motion.representation272 import StreamingDecoder
 from llamo_ros.pipelines.motion_engine import MotionChunk, MotionEngine, MotionStream
 from llamo_ros.pipelines.motion_request import MotionRequest, laid_out
 from llamo_ros.pipelines.stream_frames import StreamFrames
-from llamo_ros.pipelines.text_to_motion import TextToMotion
+from llamo_ros.pipelines.text_to_motion import TextToMotion, finite
 
 HISTORY = 75  # latents, 10 s
 NULLS = ("empty", "history", "first")
@@ -76,8 +76,8 @@ class Conversation:
             pipeline: Has the model.
             seed: Of the first turn; each further one adds 1.
             history: Most latents of earlier turns that a turn reads, 0 for none.
-            null: What guidance measures a follow-up against: "empty" [BOS] [BOM], "history" the same turns with nothing
-                said ([EOM] [BOM]), or "first", the oldest remembered prompt alone. Training knows the first and the last.
+            null: What guidance measures a follow-up against: "empty" [BOS] [BOM], "history" the same turns and then
+                nothing said ([EOM] [BOM]), or "first", the oldest remembered prompt alone.
             start_heading: Heading of the first frame, [rad].
             start_xz: Where the pelvis starts, [m].
 
@@ -139,6 +139,7 @@ class Conversation:
             PromptError: the text is empty, too long, or not text.
             ParameterError: an option is out of range, or the prompt with its history is too long for the model.
         """
+        finite(options.get("max_duration"))
         engine = self._pipeline.engine()
         stream = self.open(engine, text, seed=seed, **options)
         before = sum(len(turn.clip) for turn in self._turns)

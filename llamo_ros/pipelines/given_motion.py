@@ -56,8 +56,8 @@ def _frames_read(clip: MotionClip, most: int) -> int:
     groups = min(len(clip) // FRAMES_PER_LATENT, most)
     if groups < MIN_GIVEN:
         raise MotionDataError(
-            f"a given clip has {len(clip)} frames at 30 FPS, at least {MIN_GIVEN * FRAMES_PER_LATENT} are needed to see "
-            "how it moves. Give a longer part of the motion."
+            f"a given clip has {len(clip)} frames at 30 FPS, at least {MIN_GIVEN * FRAMES_PER_LATENT} are needed to "
+            "see how it moves. Give a longer part of the motion."
         )
     return groups * FRAMES_PER_LATENT
 

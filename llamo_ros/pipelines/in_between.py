@@ -8,11 +8,11 @@ import numpy as np
 
 from llamo_ros.motion.clip import MotionClip, concatenated
 from llamo_ros.motion.representation272 import heading
-from llamo_ros.motion.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_about_y
+from llamo_ros.motion.rotations import matrix_to_axis_angle, rotation_about_y
 from llamo_ros.motion.skeleton import FRAME_RATE
 from llamo_ros.pipelines.given_motion import resampled_to_end
 from llamo_ros.pipelines.seam import FADE_FRAMES, faded_in
-from llamo_ros.pipelines.splicing import fade_weights
+from llamo_ros.pipelines.splicing import fade_weights, split_heading
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,14 @@ class InBetween:
         start, end = resampled_to_end(start), end.resampled(FRAME_RATE)
         arrival = _next_frame(concatenated([start, middle]))
         step, turn = _apart(arrival, end)
-        return cls(start, middle, end, float(np.hypot(*step)), turn, float(np.abs(_joint_turns(arrival, end)).max()))
+        joint_turn = float(np.linalg.norm(_joint_turns(arrival, end), axis=-1).max())
+        return cls(start, middle, end, float(np.hypot(*step)), turn, joint_turn)
 
     def moved(self) -> MotionClip:
         """All three, the second clip moved to where the middle leads."""
         arrival = _next_frame(concatenated([self.start, self.middle]))
         step, turn = _apart(arrival, self.end)
-        rotation = rotation_about_y(-turn)
+        rotation = rotation_about_y(np.array(-turn))
         pivot = self.end.root_positions[0] * [1.0, 0.0, 1.0]
         rotations = self.end.rotations.copy()
         rotations[:, 0] = rotation @ rotations[:, 0]
@@ -100,9 +101,5 @@ def _joint_turns(arrival: MotionClip, end: MotionClip) -> np.ndarray:
 
     The pelvis without its heading.
     """
-    postures = []
-    for clip in (arrival, end):
-        posture = clip.rotations[0].copy()
-        posture[0] = rotation_about_y(-float(heading(posture[:1])[0])) @ posture[0]
-        postures.append(posture)
-    return matrix_to_axis_angle(np.swapaxes(postures[0], -1, -2) @ postures[1])
+    (_, before), (_, after) = split_heading(arrival), split_heading(end.sliced(0, 1))
+    return matrix_to_axis_angle(np.swapaxes(before[0], -1, -2) @ after[0])

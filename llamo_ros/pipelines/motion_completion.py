@@ -18,8 +18,10 @@ from dataclasses import replace
 import torch
 
 from llamo_ros.core.errors import ParameterError
+from llamo_ros.model.llamo import Llamo
 from llamo_ros.model.passages import Prompt
 from llamo_ros.model.sequence import TextPart
+from llamo_ros.model.stream_state import StreamState
 from llamo_ros.model.text_tokenizer import checked_prompt
 from llamo_ros.motion.clip import MotionClip, concatenated
 from llamo_ros.motion.representation272 import StreamingDecoder, heading
@@ -30,7 +32,7 @@ from llamo_ros.pipelines.motion_engine import MotionChunk, MotionEngine, MotionS
 from llamo_ros.pipelines.motion_request import MotionRequest, laid_out, sequence_of
 from llamo_ros.pipelines.seam import Seam
 from llamo_ros.pipelines.stream_frames import StreamFrames
-from llamo_ros.pipelines.text_to_motion import TextToMotion
+from llamo_ros.pipelines.text_to_motion import TextToMotion, finite
 
 # Latents of a given motion that are read: of the longest motion of training (60 latents for mini, 75 in the paper)
 # 40 % are given to be continued, and 20 % on either side of a gap.
@@ -111,6 +113,7 @@ class MotionCompletion:
         self, clip: MotionClip, caption: str | None = None, **options: float | int | str | None
     ) -> Iterator[MotionChunk]:
         """The same, chunk by chunk, each as soon as it is made."""
+        finite(options.get("max_duration"))
         engine = self._pipeline.engine()
         self.open_prediction(engine, clip, caption, **options)
         return engine.chunks()
@@ -165,6 +168,7 @@ class MotionCompletion:
         self, start: MotionClip, end: MotionClip, caption: str | None = None, **options: float | int | str | None
     ) -> Iterator[MotionChunk]:
         """The middle alone, chunk by chunk. Where it leads is known at its end: see :meth:`InBetween.of`."""
+        finite(options.get("max_duration"))
         engine = self._pipeline.engine()
         self.open_between(engine, start, end, caption, **options)
         return engine.chunks()
@@ -196,18 +200,24 @@ class MotionCompletion:
         return tuple(self._pipeline.tokenizer.encode(checked_prompt(caption)))
 
     @staticmethod
-    @torch.inference_mode()
     def _request(engine: MotionEngine, prompt: Prompt, start: GivenMotion, caption: str | None) -> MotionRequest:
         """A prompt whose motion goes on from ``start``."""
-        model, last = engine.model, start.clip.sliced(len(start.clip) - 1)
-        decoded = model.vae.decode(model.denormalise_latents(start.latents)[None])[0]
-        x, _, z = last.root_positions[0]
-        frames = StreamFrames(
-            StreamingDecoder(float(heading(last.rotations[:, 0])[0]), (x, z)),
-            before=start.clip.sliced(len(start.clip) - 2),
-            seam=Seam(last, decoded[0, -1].cpu().numpy()),
-        )
-        return MotionRequest(caption or "", prompt, Prompt(lead=start.latents), frames, start.latents)
+        frames, state = behind(engine.model, start)
+        return MotionRequest(caption or "", prompt, Prompt(lead=start.latents), frames, state)
+
+
+@torch.inference_mode()
+def behind(model: Llamo, start: GivenMotion) -> tuple[StreamFrames, StreamState]:
+    """What frames and decoder need to go on from a given motion: its place, heading, posture and decoded past."""
+    decoded, state = model.vae.decode(model.denormalise_latents(start.latents)[None])
+    last = start.clip.sliced(len(start.clip) - 1)
+    x, _, z = last.root_positions[0]
+    frames = StreamFrames(
+        StreamingDecoder(float(heading(last.rotations[:, 0])[0]), (x, z)),
+        before=start.clip.sliced(len(start.clip) - 2),
+        seam=Seam(last, decoded[0, -1].cpu().numpy()),
+    )
+    return frames, state
 
 
 def _timed(seconds: float | None, options: dict[str, float | int | str | None]) -> dict[str, float | int | str | None]:

@@ -158,7 +158,8 @@ class MotionEngine:
     """Performs prompts as streams of motion, all of them together. Model and sampler are only read.
 
     An engine and its streams belong to one thread at a time; several engines may share a model and a sampler.
-    What comes out of a stream does not depend on the others, up to rounding (1e-4).
+    What comes out of a stream does not depend on the others, up to rounding: 1e-4 of a latent in float32, a few
+    hundredths in bfloat16, whose products are rounded differently in a batch of another size.
 
     Attributes:
         model: The model, in evaluation mode.
@@ -219,7 +220,9 @@ class MotionEngine:
         return stream
 
     @torch.inference_mode()
-    def open_request(self, request: MotionRequest, *, seed: int = 0, **options: float | int | str | None) -> MotionStream:
+    def open_request(
+        self, request: MotionRequest, *, seed: int = 0, **options: float | int | str | None
+    ) -> MotionStream:
         """A new stream of a prompt that holds motion; its first frames come with the next tick.
 
         Args:
@@ -233,9 +236,8 @@ class MotionEngine:
         wanted = MotionOptions(**options)
         sampling = wanted.sampling(self.model.config.generation)
         latents = self._latents.open(Passage(request.prompt, sampling, null=request.null), seed)
-        if request.decoded is not None:
-            _, state = self.model.vae.decode(self.model.denormalise_latents(request.decoded)[None])
-            self._state = state if self._state is None else join_states([self._state, state])
+        if request.state is not None:
+            self._state = request.state if self._state is None else join_states([self._state, request.state])
             self._decoded = [*self._decoded, latents]
         self._streams[latents] = stream = MotionStream(self, latents, request.text, wanted, request.frames)
         return stream

@@ -14,7 +14,7 @@ MAX_DURATION = 600.0  # [s]
 
 @dataclass(frozen=True)
 class MotionOptions:
-    """Options of one prompt. None takes the checkpoint's default.
+    """Options of one prompt. None takes the checkpoint's default. Durations are rounded to whole latents, 0.13 s each.
 
     Attributes:
         min_duration: The motion goes on at least this long, [s]; the exit head is not listened to before.

@@ -14,6 +14,7 @@ from torch import Tensor
 from llamo_ros.model.llamo import Llamo
 from llamo_ros.model.passages import Prompt
 from llamo_ros.model.sequence import Markers, MotionPart, Part, TextPart, prompt_of
+from llamo_ros.model.stream_state import StreamState
 from llamo_ros.model.text_tokenizer import TextTokenizer
 from llamo_ros.pipelines import instructions
 from llamo_ros.pipelines.stream_frames import StreamFrames
@@ -28,14 +29,14 @@ class MotionRequest:
         prompt: Words and given motions.
         null: What guidance measures the prompt against.
         frames: Turns features into frames; knows the frame before the first.
-        decoded: Normalised latents (K, C) that the VAE's decoder has behind it; None where a motion begins.
+        state: Of the VAE's decoder behind the given motion that is continued; None where a motion begins.
     """
 
     text: str
     prompt: Prompt
     null: Prompt
     frames: StreamFrames
-    decoded: Tensor | None = None
+    state: StreamState | None = None
 
 
 def sequence_of(

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamo_ros.motion.clip import MotionClip
-from llamo_ros.motion.representation272 import POSITIONS, heading, local_rotations
-from llamo_ros.motion.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_about_y
-from llamo_ros.pipelines.splicing import fade_weights
+from llamo_ros.motion.representation272 import POSITIONS, local_rotations
+from llamo_ros.motion.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from llamo_ros.pipelines.splicing import fade_weights, split_heading
 
 FADE_FRAMES = 12  # 0.4 s: the VAE is off by a few degrees, which is then a few degrees per second
 
@@ -27,10 +27,8 @@ class Seam:
             last: The last given frame.
             rebuilt: Features (272,) of the same frame, as the VAE decodes them.
         """
-        own = last.rotations[0].copy()
-        own[0] = rotation_about_y(-float(heading(own[:1])[0])) @ own[0]
         decoded = local_rotations(np.asarray(rebuilt, dtype=np.float64))
-        self._turn = matrix_to_axis_angle(np.swapaxes(decoded, -1, -2) @ own)
+        self._turn = matrix_to_axis_angle(np.swapaxes(decoded, -1, -2) @ split_heading(last)[1][0])
         self._rise = float(last.root_positions[0, 1] - rebuilt[POSITIONS.start + 1])
         self._weights = 1.0 - fade_weights(FADE_FRAMES)
 

@@ -47,7 +47,7 @@ def fade_length(old: MotionClip, new: MotionClip, speed_limit: float) -> int:
         new: Motion that is entered; its first frame counts.
         speed_limit: Joint speed that the fade may add, [rad/s]; kept unless 1.5 s are too short for it.
     """
-    apart = geodesic_angle(_split(old.sliced(0, 1))[1], _split(new.sliced(0, 1))[1]).max()
+    apart = geodesic_angle(split_heading(old.sliced(0, 1))[1], split_heading(new.sliced(0, 1))[1]).max()
     rise = abs(float(new.root_positions[0, 1] - old.root_positions[0, 1]))
     turning, rising = np.ceil(_PEAK_OF_MIN_JERK * FRAME_RATE * np.array([apart / speed_limit, rise / _RISE_SPEED]))
     return int(max(np.clip(turning, _SHORTEST_FADE, _LONGEST_FADE), min(rising, _LONGEST_RISE)))
@@ -112,10 +112,10 @@ class Splice:
         turns = weights * new_turns + (1.0 - weights) * old_turns
         steps = weights[:, None] * new_steps + (1.0 - weights[:, None]) * old_steps
 
-        _, local = _split(new)
+        _, local = split_heading(new)
         height = new.root_positions[:, 1].copy()
         if faded:
-            _, old_local = _split(old)
+            _, old_local = split_heading(old)
             fraction = np.broadcast_to(weights[:faded, None], old_local.shape[:2])
             local[:faded] = slerp_matrices(old_local, local[:faded], fraction)
             height[:faded] += (1.0 - weights[:faded]) * (old.root_positions[:, 1] - height[:faded])
@@ -135,7 +135,7 @@ class Splice:
         return MotionClip(local, roots, new.frame_rate)
 
 
-def _split(clip: MotionClip) -> tuple[FloatArray, FloatArray]:
+def split_heading(clip: MotionClip) -> tuple[FloatArray, FloatArray]:
     """Headings (T,), [rad], and local rotations (T, 22, 3, 3) with the heading removed from the pelvis."""
     headings = heading(clip.rotations[:, 0])
     local = clip.rotations.copy()

@@ -19,9 +19,7 @@ class StreamFrames:
     Heading and place are integrals that go on through a cross-fade (:mod:`~llamo_ros.pipelines.splicing`).
     """
 
-    def __init__(
-        self, decoder: StreamingDecoder, before: MotionClip | None = None, seam: Seam | None = None
-    ) -> None:
+    def __init__(self, decoder: StreamingDecoder, before: MotionClip | None = None, seam: Seam | None = None) -> None:
         """Begin.
 
         Args:

@@ -118,7 +118,7 @@ class TextToMotion:
             start_heading=start_heading,
             start_xz=start_xz,
             min_duration=min_duration,
-            max_duration=_finite(max_duration),
+            max_duration=finite(max_duration),
             guidance_scale=guidance_scale,
             temperature=temperature,
             flow_steps=flow_steps,
@@ -135,7 +135,7 @@ class TextToMotion:
     ) -> MotionClip:
         """A motion without a prompt, as the null branch of guidance sees it."""
         engine = self.engine()
-        engine.open(None, seed=seed, max_duration=_finite(max_duration), min_duration=min_duration, guidance_scale=1.0)
+        engine.open(None, seed=seed, max_duration=finite(max_duration), min_duration=min_duration, guidance_scale=1.0)
         return concatenated([chunk.clip for chunk in engine.chunks()])
 
     def batch(
@@ -163,7 +163,7 @@ class TextToMotion:
         """
         if len(texts) != len(seeds):
             raise ParameterError(f"there are {len(seeds)} seeds for {len(texts)} texts; give one for each.")
-        options["max_duration"] = _finite(options.get("max_duration"))
+        options["max_duration"] = finite(options.get("max_duration"))
         engine, clips = self.engine(), [[] for _ in texts]
         waiting = deque(range(len(texts)))
         number_of: dict[MotionStream, int] = {}
@@ -213,7 +213,7 @@ class TextToMotion:
         return sorted(scored, key=lambda motion: -motion.score)
 
 
-def _finite(max_duration: float | None) -> float | None:
+def finite(max_duration: float | None) -> float | None:
     """Whole clips are asked for, so endless ones are refused."""
     if max_duration == math.inf:
         raise ParameterError(f"max_duration is {max_duration}, expected between 0 and {MAX_DURATION:.0f} seconds.")

@@ -61,7 +61,7 @@ class Grounding:
     """Draws prompts, balanced as for motion training, with the motion summaries that they should predict.
 
     Raises:
-        DatasetError: no validation clip has a caption.
+        DatasetError: no training or no validation clip has a caption.
     """
 
     def __init__(self, pack: Pack, seed: int) -> None:
@@ -69,8 +69,11 @@ class Grounding:
         self._val = [clip for clip in _summarised(pack, worded_clips(pack, "val", mirrored=False)) if clip.captions]
         if not self._val:
             raise DatasetError("the pack has no validation clip with a caption; pack data whose index has some.")
-        self._sampler = BalancedSampler(clips, shares_of(clips, SHARES))
         self._prompts = PromptDrawer()
+        clips = [clip for clip in clips if self._prompts.has_words(clip)]
+        if not clips:
+            raise DatasetError("the pack has no training clip with a caption; pack data whose index has some.")
+        self._sampler = BalancedSampler(clips, shares_of(clips, SHARES))
         rng = np.random.default_rng(seed)
         sample = np.stack([self._sampler.draw(rng).summary for _ in range(4000)])
         self._mean = sample.mean(0)

@@ -7,13 +7,12 @@ exactly as if it had not been. (A schedule by the clock, ``minutes``, depends on
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -183,7 +182,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write the resumable state."""
-        counters = {name: getattr(self, name) for name in COUNTERS} | {"settings": json.dumps(asdict(self.settings))}
+        counters = {name: getattr(self, name) for name in COUNTERS}
         save_state(self.folder / "state.pt", self.engine, self.average, counters)
 
     def resume(self) -> bool:

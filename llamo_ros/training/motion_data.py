@@ -17,6 +17,7 @@ from llamo_ros.model.config import FRAMES_PER_LATENT
 from llamo_ros.model.motion_vae import MotionVae
 from llamo_ros.motion.representation272 import decode_features, encode_clip
 from llamo_ros.motion.skeleton import FRAME_RATE
+from llamo_ros.pipelines.wording import plain_caption
 from llamo_ros.training.captions import Paraphrases, mirrored_text
 from llamo_ros.training.pack import Pack, PackedSequence, mirror_features
 from llamo_ros.training.segments import find_segments, lengthened_stand
@@ -151,7 +152,7 @@ def _encoded(vae: MotionVae, features: NDArray[np.floating]) -> Tensor:
 
 
 def _words(row: PackedSequence, content: str, mirrored: bool, source: str) -> WordedClip:
-    captions = () if source == "segment" else row.captions
+    captions = () if source == "segment" else tuple(c for c in row.captions if plain_caption(c))
     if mirrored:
         captions, content = tuple(map(mirrored_text, captions)), mirrored_text(content)
     sentence = source not in ("cmu_trial", "segment") and any(len(c.split()) > 3 for c in captions)
@@ -161,7 +162,7 @@ def _words(row: PackedSequence, content: str, mirrored: bool, source: str) -> Wo
 
 
 def shares_of(clips: Sequence[WordedClip], known: dict[str, float]) -> dict[str, float]:
-    """Share of each source that the clips have, sum 1: an unknown one has that of its clips, the known ones the rest."""
+    """Share of each source of the clips, sum 1: an unknown one has that of its clips, the known ones the rest."""
     counts = Counter(clip.source for clip in clips)
     unknown = {source: count / len(clips) for source, count in counts.items() if source not in known}
     present = {source: share for source, share in known.items() if counts[source]}
@@ -217,8 +218,12 @@ class PromptDrawer:
     def __init__(self, paraphrase_share: float = 0.4) -> None:
         self.paraphrases, self.share = Paraphrases(), paraphrase_share
 
+    def has_words(self, clip: WordedClip) -> bool:
+        """Whether there is anything to say of a clip; an import may have clips without captions."""
+        return bool(clip.captions) or self.paraphrases.knows(clip.content)
+
     def draw(self, clip: WordedClip, rng: np.random.Generator) -> str:
-        """One wording."""
+        """One wording of a clip that has words."""
         known = self.paraphrases.knows(clip.content)
         if known and (not clip.captions or rng.random() < self.share):
             return self.paraphrases.draw(clip.content, clip.style, rng)

@@ -103,7 +103,9 @@ class SampleDrawer:
         describable = [clip for clip in clips if clip.describable]
         if not describable:
             raise DatasetError("no training clip has a caption; pack data whose index has some.")
+        worded = [clip for clip in clips if self._prompts.has_words(clip)]
         self._all = BalancedSampler(clips, shares_of(clips, SHARES))
+        self._worded = BalancedSampler(worded, shares_of(worded, SHARES))
         self._describable = BalancedSampler(describable, shares_of(describable, DESCRIBABLE_SHARES))
         self._partners = _Partners(clips)
         shares = {task: share for task, share in mix.shares.items() if share > 0}
@@ -137,8 +139,9 @@ class SampleDrawer:
 
     def _parts(self, task: str, rng: np.random.Generator) -> list[Part] | None:
         """A sequence of a task, or None if the clip drawn for it will not do."""
-        clip = (self._describable if task == "motion_to_text" else self._all).draw(rng)
-        return self._parts_of(clip, task, rng)
+        wordless = dict.fromkeys(("unconditional", "prediction", "in_between"), self._all)  # these may go without words
+        sampler = (wordless | {"motion_to_text": self._describable}).get(task, self._worded)
+        return self._parts_of(sampler.draw(rng), task, rng)
 
     def of_clip(self, clip: LatentClip, group: str, rng: np.random.Generator) -> MotionSample:
         """A sample of a given clip, of a task of a group if one fits it, else plain; never a follow-up.
@@ -150,8 +153,7 @@ class SampleDrawer:
         order = list(rng.choice(names, len(names), replace=False, p=shares / shares.sum())) if names else []
         if group == "caption" and not clip.describable:
             order = []
-        has_words = bool(clip.captions) or self._paraphrases.knows(clip.content)
-        for task in (*order, "text_to_motion") if has_words else ():
+        for task in (*order, "text_to_motion") if self._prompts.has_words(clip) else ():
             parts = self._parts_of(clip, str(task), rng)
             if parts is not None:
                 return MotionSample(str(task), tuple(parts), int(rng.integers(2**62)))
@@ -172,7 +174,7 @@ class SampleDrawer:
         if task in ("prediction", "in_between"):
             return self._completion(task, clip, rng)
         if task == "next_turn":
-            return self._next_turn(clip, self._all.draw(rng), rng)
+            return self._next_turn(clip, self._worded.draw(rng), rng)
         return self._plain(task, clip, rng)
 
     def _plain(self, task: str, clip: LatentClip, rng: np.random.Generator) -> list[Part] | None:
@@ -201,9 +203,12 @@ class SampleDrawer:
         )
         return self._filled(drawn, {"target": motion})
 
-    def _captioning(self, clip: LatentClip, rng: np.random.Generator) -> list[Part]:
+    def _captioning(self, clip: LatentClip, rng: np.random.Generator) -> list[Part] | None:
+        ids = self._tokenizer.encode(str(rng.choice(clip.captions)))
+        if len(ids) > MAX_TEXT:  # cut, it would teach to stop in the middle of a sentence
+            return None
         motion = self._motion(self._cropped(clip, rng)[0], is_target=False)
-        caption = self._text(str(rng.choice(clip.captions)), is_target=True)
+        caption = TextPart(tuple(ids), is_target=True)
         drawn = self._instructions.draw("motion_to_text", rng, canonical_share=self._mix.bare)
         return [*self._filled(drawn, {"whole": motion}), caption]
 
@@ -212,7 +217,8 @@ class SampleDrawer:
         count = len(latents)
         if count < 10:
             return None
-        words = self._prompts.draw(clip, rng) if rng.random() < 0.5 else None
+        is_told = rng.random() < 0.5 and self._prompts.has_words(clip)
+        words = self._prompts.draw(clip, rng) if is_told else None
         begin = round((PREDICTION_GIVEN if task == "prediction" else IN_BETWEEN_GIVEN) * count)
         finish = count if task == "prediction" else count - begin
         motions = {

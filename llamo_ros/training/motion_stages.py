@@ -15,15 +15,16 @@ from typing import Any
 
 import torch
 
-from llamo_ros.core.errors import CheckpointError, ParameterError
+from llamo_ros.core.errors import CheckpointError, DatasetError, ParameterError
 from llamo_ros.model.checkpoint import load_checkpoint
-from llamo_ros.model.config import LlamoConfig, MotionVaeConfig, preset
+from llamo_ros.model.config import FRAMES_PER_LATENT, LlamoConfig, MotionVaeConfig, preset
 from llamo_ros.model.llamo import Llamo
 from llamo_ros.model.text_tokenizer import TextTokenizer
 from llamo_ros.training.engine import Engine, alone
 from llamo_ros.training.filters import is_static
 from llamo_ros.training.loop import TrainingTask, compile_for_training
 from llamo_ros.training.motion_data import (
+    MIN_LATENTS,
     LatentClip,
     latent_clips,
     with_other_speeds,
@@ -33,11 +34,11 @@ from llamo_ros.training.motion_data import (
 from llamo_ros.training.motion_task import MotionTask
 from llamo_ros.training.pack import Pack, open_pack
 from llamo_ros.training.runs import (
-    START,
     TOKENIZER,
     Ingredients,
     StageSettings,
     best_of,
+    can_resume,
     is_run,
     load_start,
     load_tensors,
@@ -84,7 +85,7 @@ def train_motion(
     pack = open_shards(settings.data) if is_shard_folder(settings.data) else open_pack(settings.data)
     if settings.compile and processes.count > 1:
         raise ParameterError("compiled steps are for one process; leave out --compile.")
-    begun = (settings.out / START).exists()
+    begun = can_resume(settings.out)  # START alone is of a run that ended before its first step
     callback: Callable[[int], None] | None = None
 
     def build() -> TrainingTask:
@@ -160,7 +161,15 @@ def _motion_clips(model: Llamo, pack: Pack, seed: int, stage: MotionStage) -> tu
 
 
 def set_latent_statistics(model: Llamo, clips: Sequence[LatentClip]) -> None:
-    """Mean and spread of the latents that the sequence model sees, from those of all clips."""
+    """Mean and spread of the latents that the sequence model sees, from those of all clips.
+
+    Raises:
+        DatasetError: there is no clip.
+    """
+    if not clips:
+        raise DatasetError(
+            f"no training clip has {MIN_LATENTS * FRAMES_PER_LATENT} frames or is left by the filters; pack other data."
+        )
     everything = torch.cat([clip.latents for clip in clips])
     with torch.no_grad():
         model.latent_mean.copy_(everything.mean(0))
@@ -188,7 +197,7 @@ def set_trained(model: Llamo, trained: Sequence[str]) -> None:
 
 
 def without_mixture(stage: MotionStage) -> MotionStage:
-    """The stage for one transformer for both modalities: it trains the text branch where it trained that of motion."""
+    """The stage for one transformer for both modalities: its text branch learns in every stage, at the stage's rate."""
     trained = (*(name for name in stage.trained if name != "backbone.motion"), "backbone.text")
     rates = {key: rate for key, rate in stage.training.get("module_rates", {}).items() if key != "backbone.motion"}
     return replace(stage, trained=trained, training=dict(stage.training) | {"module_rates": rates})
@@ -232,6 +241,11 @@ class MotionBeginning:
         """
         if self.start is not None:
             model, tokenizer = trained_model(self.start)
+            if model.config.backbone.separate_motion and not self.with_mixture:
+                raise ParameterError(
+                    f"{self.start} has a motion branch, so it cannot go on as one transformer. "
+                    "Begin without the mixture in stage 1, or leave out --without-mixture."
+                )
         elif self.base is not None:
             base, tokenizer = load_checkpoint(self.base)
             model = self._fresh(replace(base.config, vae=self._vae_config(base.config)))

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from llamo_ros.core.errors import DatasetError
+from llamo_ros.model.config import FRAMES_PER_LATENT
 from llamo_ros.model.llamo import Llamo
 from llamo_ros.model.sequence import Markers, Part, collated
 from llamo_ros.model.text_tokenizer import TextTokenizer
 from llamo_ros.training.losses import LossSettings, SequenceLosses, SequenceNoise
-from llamo_ros.training.motion_data import LatentClip
+from llamo_ros.training.motion_data import MIN_LATENTS, LatentClip
 from llamo_ros.training.motion_samples import MotionSample, SampleDrawer, TaskMix
 from llamo_ros.training.processes import Processes
 
@@ -32,6 +34,9 @@ class MotionTask:
         mix: Which tasks.
         losses: Choices of the losses.
         processes: Those that train together.
+
+    Raises:
+        DatasetError: no training clip has words, or no validation clip a caption.
     """
 
     def __init__(
@@ -49,6 +54,11 @@ class MotionTask:
         self.losses = SequenceLosses(model, losses or LossSettings())
         self.forward_pass: torch.nn.Module = self.losses  # an engine puts itself around it
         self.drawer = SampleDrawer(model, tokenizer, train, mix or TaskMix())
+        if not any(clip.captions for clip in val):
+            raise DatasetError(
+                f"no validation clip has a caption and {MIN_LATENTS * FRAMES_PER_LATENT} frames, so the best weights "
+                "cannot be told; pack data with such clips of split val."
+            )
         self.val = val
         self._markers = Markers.of(model, tokenizer.bos, tokenizer.eos)
         self._processes = processes or Processes()

@@ -54,7 +54,18 @@ def load_state(path: Path, engine: Engine, average: Mapping[str, Tensor]) -> dic
 
 
 def replace_file(content: Any, path: Path) -> None:
-    """Write ``content`` so that the file is whole at any time."""
+    """Write ``content`` so that the file is whole at any time.
+
+    Raises:
+        CheckpointError: it cannot be written; the file of before is as it was.
+    """
     partial = path.with_suffix(".partial")
-    torch.save(content, partial)
-    partial.replace(path)
+    try:
+        torch.save(content, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # PyTorch's writer has no error of its own
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{path} cannot be written ({error}). Make room there and run the same command again; "
+            "it goes on from the last state that was saved."
+        ) from error

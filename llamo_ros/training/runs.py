@@ -32,6 +32,7 @@ TOKENIZER = "tokenizer.json"
 RUN = "run.json"
 MODEL = "model.json"
 STATE = "state.pt"
+BEST = "best.pt"
 START = "start.safetensors"
 
 CUSTOM = "custom"  # a model made from a base of another size than the presets'
@@ -126,7 +127,6 @@ class Ingredients:
             *(known.get(licence, "noncommercial") for licence in given),
         ]
 
-
     def sources(self) -> list[str]:
         """What everything that was given learned from, as it says itself.
 
@@ -159,9 +159,13 @@ def train_in_folder(
 
     Raises:
         ParameterError: the run folder cannot be made, or a launcher started several processes and there is no engine.
+            Or a run on shards is to go on with another batch size, accumulation or seed.
+        CheckpointError: the folder holds a run of another stage.
     """
     engine = engine or alone(stage)
     out = settings.out
+    if is_run(out) and (other := record_of(out)["stage"]) != stage:
+        raise CheckpointError(f"{out} is a run of stage {other}, expected one of stage {stage}. Choose another --out.")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -172,10 +176,14 @@ def train_in_folder(
     torch.set_num_threads(settings.training.threads)
     trainer = Trainer(build(), settings.training, out, on_validation, engine)
     resumed = trainer.resume()
+    if not resumed and engine.processes.is_first:
+        (out / BEST).unlink(missing_ok=True)  # of a run whose state was deleted: it began from other weights
     began = ingredients.record()
     if resumed:
         earlier = record_of(out)
-        began = {name: earlier.get(name, value) for name, value in began.items()}
+        if isinstance(pack, ShardSet):
+            _require_order(earlier, settings)
+        began |= {name: earlier[name] for name in began if name in earlier and name not in ingredients.notes}
         licence_set = strictest([pack.licence_set, earlier["licence_set"]])
         sources = [*earlier.get("sources", []), *sources_of(pack.licences)]
     else:
@@ -220,6 +228,19 @@ def train_in_folder(
     return figures
 
 
+def _require_order(earlier: dict[str, Any], settings: StageSettings) -> None:
+    """Raise ParameterError if a run on shards is to go on with what its order does not follow from."""
+    training = settings.training
+    now = {"batch_size": settings.batch_size, "accumulate": training.accumulate, "seed": training.seed}
+    began = earlier["training"] | {"batch_size": earlier["batch_size"]}
+    for name, value in now.items():
+        if value != began[name]:
+            raise ParameterError(
+                f"the run in {settings.out} began with {name} {began[name]}, not {value}; in another order of the "
+                "shards samples would be lost and doubled. Go on with the same, or choose another folder with --out."
+            )
+
+
 def is_run(folder: Path) -> bool:
     """Whether a folder is that of a training run."""
     return (folder / RUN).is_file()
@@ -253,8 +274,17 @@ def can_resume(run: Path) -> bool:
 
 
 def save_start(module: torch.nn.Module, run: Path) -> None:
-    """Keep a module as training began in its run folder."""
-    save_file({name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}, run / START)
+    """Keep a module as training began in its run folder.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    try:
+        save_file({name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}, run / START)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{run / START} cannot be written ({error}). Make room there, or choose another folder with --out."
+        ) from error
 
 
 def load_start(module: torch.nn.Module, run: Path, command: str) -> None:
@@ -266,7 +296,9 @@ def load_start(module: torch.nn.Module, run: Path, command: str) -> None:
     try:
         tensors = load_file(run / START)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{run / START} cannot be read ({error}). Train again with `{command}`.") from error
+        raise CheckpointError(
+            f"{run / START} cannot be read ({error}). Train again with `{command}`, in another folder."
+        ) from error
     load_tensors(module, tensors, run, complete=True)
 
 
@@ -311,7 +343,7 @@ def best_of(run: Path, command: str) -> dict[str, Any]:
     Raises:
         CheckpointError: there are none yet, or they are damaged.
     """
-    path = run / "best.pt"
+    path = run / BEST
     if not path.is_file():
         raise CheckpointError(
             f"{path} is missing. Train it with `{command} --out {run}`; the first validation writes it."
@@ -358,4 +390,6 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _write_record(run: Path, record: dict[str, Any]) -> None:
-    (run / RUN).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    partial = run / f"{RUN}.partial"
+    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    partial.replace(run / RUN)  # without its record a run does not go on

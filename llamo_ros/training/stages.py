@@ -75,7 +75,7 @@ def train_vae(
             is not that of the checkpoint.
     """
     pack = open_pack(settings.data)
-    begun = (settings.out / START).exists()
+    begun = can_resume(settings.out) and (settings.out / START).exists()
     decoder_only = begun or decoder_of is not None
     if decoder_of is not None and can_resume(settings.out) and not begun:
         raise ParameterError(f"{settings.out} holds the run of a whole VAE. Choose another folder with --out.")
@@ -96,6 +96,8 @@ def train_vae(
         elif decoder_of is not None:
             model = _checkpoint(decoder_of, settings.preset)[0].vae.requires_grad_(True)
             save_start(model, settings.out)
+        elif not can_resume(settings.out):
+            (settings.out / START).unlink(missing_ok=True)  # of a run that ended before its first step
         model.to(settings.training.device)
         return VaeTask(model, pack, settings.batch_size, loss, compile_loss=settings.compile, decoder_only=decoder_only)
 

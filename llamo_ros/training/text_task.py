@@ -46,7 +46,8 @@ def text_only_captions(source: Path, split: str) -> list[tuple[str, ...]]:
     """
     try:
         rows = [json.loads(line) for line in (source / TEXTS).read_text(encoding="utf-8").splitlines()]
-        return [tuple(caption["text"] for caption in row["captions"]) for row in rows if row["split"] == split]
+        groups = (tuple(caption["text"] for caption in row["captions"]) for row in rows if row["split"] == split)
+        return [group for group in groups if group]
     except (OSError, ValueError, KeyError) as error:
         raise DatasetError(f"{source / TEXTS} cannot be read ({error!r}).") from error
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from llamo_ros.core.errors import DatasetError
 from llamo_ros.model.config import FRAMES_PER_LATENT, preset
 from llamo_ros.model.motion_vae import MotionVae
 from llamo_ros.motion.quality import foot_sliding
@@ -31,6 +32,9 @@ class VaeTask:
 
     With ``decoder_only`` the encoder stays as it is, so that a motion model keeps its latents, and the decoder learns
     to forgive: its latents get noise up to ``DECODER_NOISE`` of their spread, about what a flow head adds.
+
+    Raises:
+        DatasetError: no training clip is long enough.
     """
 
     def __init__(
@@ -52,6 +56,8 @@ class VaeTask:
                 model.feature_mean.copy_(torch.from_numpy(pack.mean))
                 model.feature_std.copy_(torch.from_numpy(pack.std))
         self.rows = [row for row in pack.split("train") if row.length >= 16]
+        if not self.rows:
+            raise DatasetError("no training clip has 16 frames; pack other data.")
         weight = np.array([row.length * (1.0 if row.kind == "bandai" else cmu_weight) for row in self.rows])
         self.chances = np.cumsum(weight / weight.sum())
         if decoder_only:

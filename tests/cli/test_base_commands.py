@@ -107,6 +107,9 @@ def test_chat_reads_what_is_piped_in(
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert main(words) == 2
     assert "empty" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["chat", "--checkpoint", str(plain)]) == 2
+    assert "--prompt" in capsys.readouterr().err
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), encoding="utf-8"))
     assert main(words) == 2
     assert "UTF-8" in capsys.readouterr().err

@@ -19,7 +19,7 @@ import torch
 
 from llamo_ros import __version__, cli
 from llamo_ros.cli import main
-from llamo_ros.cli.motion_commands import MOTION_SUFFIXES
+from llamo_ros.cli.motion_output import MOTION_SUFFIXES
 from llamo_ros.model.checkpoint import save_checkpoint
 from llamo_ros.model.config import preset
 from llamo_ros.model.llamo import Llamo

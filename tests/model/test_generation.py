@@ -51,11 +51,12 @@ class Recomputed:
         self.model, self.rows, self.options = model, rows, options
         self.noise = torch.Generator().manual_seed(seed)
         self.made = torch.zeros(0, 8)
+        self.given = 0  # MOTION places of the first row that hold other latents than those made
 
     def extend(self, count: int) -> torch.Tensor:
         o = self.options
         for _ in range(count):
-            context = self.made[len(self.made) - self.rows[0].count(MOTION) :]
+            context = self.made[len(self.made) - self.rows[0].count(MOTION) + self.given :]
             hidden = [self.model(torch.tensor([row]), context)[:, -1] for row in self.rows]
             conditions = [self.model.projector(h) for h in hidden]
             x = o.temperature * torch.randn(8, generator=self.noise)[None]
@@ -187,6 +188,37 @@ def test_endless_motion_holds_a_bounded_number_of_tokens(tiny: Llamo) -> None:
     assert not stream.is_done
 
 
+def test_a_turn_goes_on_with_the_conversation_also_when_the_window_was_full_just_now(tiny: Llamo) -> None:
+    engine = engine_of(tiny, window=9, context=4)
+    stream = engine.open(passage([5, 6, 7]), seed=3)
+    run(engine, 9)
+    stream.change(passage([9, 8], "conversation", context=2))
+    made = latents_of(run(engine, 3)[stream])
+    plain = Recomputed(tiny, rows_of(tiny, [5, 6, 7]), 3, passage([5]).options)
+    plain.extend(9)
+    plain.rows = [
+        [*row, tiny.end_motion, *ids, tiny.begin_motion]
+        for row, ids in zip(rows_of(tiny, [5, 6, 7], latents=4), ([9, 8], []), strict=True)
+    ]
+    torch.testing.assert_close(made, plain.extend(3)[9:], rtol=1e-3, atol=1e-3)  # the contract
+
+
+def test_a_turn_that_is_read_anew_keeps_no_latents_of_the_turn_before(tiny: Llamo) -> None:
+    engine = engine_of(tiny, window=9, context=4)
+    stream = engine.open(passage([5, 6, 7]), seed=3)
+    run(engine, 7)
+    stream.change(passage([9, 8], "conversation"))
+    made = latents_of(run(engine, 4)[stream])
+    plain = Recomputed(tiny, rows_of(tiny, [5, 6, 7]), 3, passage([5]).options)
+    plain.extend(7)
+    plain.rows = [
+        [*row, tiny.end_motion, *ids, tiny.begin_motion] for row, ids in zip(plain.rows, ([9, 8], []), strict=True)
+    ]
+    plain.extend(2)
+    plain.rows = rows_of(tiny, [9, 8], latents=2)
+    torch.testing.assert_close(made, plain.extend(2)[7:], rtol=1e-3, atol=1e-3)  # the contract
+
+
 def test_a_conversation_that_would_run_out_of_positions_is_read_anew(tiny: Llamo) -> None:
     engine = engine_of(tiny, window=2000, context=4)
     stream = engine.open(passage([5], max_latents=2))
@@ -231,6 +263,9 @@ def test_a_cancelled_stream_makes_nothing_more_and_frees_its_rows(tiny: Llamo) -
         {"guidance_scale": -1.0},
         {"temperature": float("nan")},
         {"flow_steps": 0},
+        {"flow_steps": 2.5},
+        {"exit_threshold": -0.1},
+        {"exit_threshold": float("nan")},
         {"solver": "rk4"},
     ],
     ids=str,
@@ -250,3 +285,55 @@ def test_what_does_not_fit_the_model_is_refused(tiny: Llamo) -> None:
         passage([5], "telepathy")
     with pytest.raises(ParameterError, match="context < window"):
         engine_of(tiny, window=5, context=5)
+
+
+def given_passage(model: Llamo, **options: float | str | None) -> Passage:
+    """A prompt that holds three latents, against a null that begins with two of them."""
+    latents = torch.randn(3, 8, generator=torch.Generator().manual_seed(5))
+    prompt = Prompt((5, model.begin_motion, *[MOTION] * 3, model.end_motion, 6), latents)
+    return Passage(prompt, SamplingOptions(flow_steps=10, **{**ENDLESS, **options}), null=Prompt(lead=latents[1:]))
+
+
+class WithGiven:
+    """A model that puts the given latents of a row before those that were made."""
+
+    def __init__(self, model: Llamo, given: dict[int, torch.Tensor]) -> None:
+        self.projector, self.flow_head = model.projector, model.flow_head
+        self._model, self._given = model, given  # by the token behind [BOS]
+
+    def __call__(self, tokens: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
+        given = self._given[tokens[0, 1].item()]
+        return self._model(tokens, torch.cat([given, made]))
+
+
+def test_given_motion_is_read_in_its_place_and_the_null_prompt_has_latents_of_its_own(tiny: Llamo) -> None:
+    first = given_passage(tiny, guidance_scale=2.5)
+    prompt, lead = first.prompt, first.null.lead
+    model = WithGiven(tiny, {prompt.ids[0]: prompt.latents, tiny.begin_motion: lead})
+    rows = [[BOS, *prompt.ids, tiny.begin_motion], [BOS, tiny.begin_motion, MOTION, MOTION]]
+    plain = Recomputed(model, rows, 3, first.options)
+    plain.given = 3
+    torch.testing.assert_close(made_alone(tiny, first, 3, 6), plain.extend(6), rtol=1e-3, atol=1e-3)  # the contract
+
+
+def test_at_the_end_of_the_window_given_motion_stays_and_a_lead_is_forgotten(tiny: Llamo) -> None:
+    first = given_passage(tiny)
+    engine = engine_of(tiny, window=8, context=2)
+    stream = engine.open(Passage(first.prompt, first.options, null=first.null), seed=3)
+    run(engine, 8)
+    assert stream._unread[0] == [BOS, *first.prompt.ids, tiny.begin_motion, MOTION, MOTION]
+    assert stream._unread[1] == [BOS, tiny.begin_motion, MOTION, MOTION]
+    assert [len(row) for row in stream._context] == [5, 2]
+    lead = engine.open(Passage(Prompt((5,), lead=first.prompt.latents), first.options), seed=3)
+    run(engine, 4)
+    assert len(lead._recent) == 7
+    run(engine, 1)
+    assert lead._unread[0] == [BOS, 5, tiny.begin_motion, MOTION, MOTION]
+
+
+def test_given_motion_that_does_not_fit_is_refused(tiny: Llamo) -> None:
+    engine, options = engine_of(tiny, window=40), SamplingOptions()
+    with pytest.raises(ParameterError, match="less than the window"):
+        engine.open(Passage(Prompt(lead=torch.zeros(40, 8)), options))
+    with pytest.raises(ParameterError, match="at most"):
+        engine.open(Passage(Prompt(), options, null=Prompt((5,) * engine.positions)))

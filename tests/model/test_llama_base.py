@@ -384,6 +384,17 @@ def damage(folder: Path, kind: str) -> None:
             edit_json(folder / "config.json", lambda config: config.update(intermediate_size=128))
         case "mixed types":
             save_file({name: tensor.half() for name, tensor in load_file(shard).items()}, shard)
+        case "a size that is no number":
+            edit_json(folder / "config.json", lambda config: config.update(hidden_size="64"))
+        case "no heads":
+            edit_json(folder / "config.json", lambda config: config.update(num_attention_heads=0))
+        case "tied embeddings without a table":
+            for file in folder.glob("model-*.safetensors"):
+                head = {"model.embed_tokens.weight": "lm_head.weight"}
+                save_file({head.get(name, name): tensor for name, tensor in load_file(file).items()}, file)
+        case "integers":
+            for file in folder.glob("model-*.safetensors"):
+                save_file({name: tensor.to(torch.int8) for name, tensor in load_file(file).items()}, file)
         case "quantised weights":
             quantised = {"quant_method": "bitsandbytes", "load_in_8bit": True}
             edit_json(folder / "config.json", lambda config: config.update(quantization_config=quantised))
@@ -400,6 +411,10 @@ def damage(folder: Path, kind: str) -> None:
         ("a missing tensor", "missing instead of"),
         ("other sizes", "instead of"),
         ("mixed types", "torch.float16, torch.float32"),
+        ("a size that is no number", "no Hugging Face checkpoint"),
+        ("no heads", "no Hugging Face checkpoint"),
+        ("tied embeddings without a table", "missing instead of"),
+        ("integers", "of type I8;"),
         ("quantised weights", "quantization_config"),
     ],
 )
@@ -443,6 +458,52 @@ def test_a_base_without_tokenizer_is_refused(write_llama: WriteLlama, tmp_path: 
         file.unlink()
     with pytest.raises(CheckpointError, match="tokenizer"):
         convert(tmp_path / "base", tmp_path / "out")
+
+
+def damage_tokenizer(folder: Path, kind: str) -> None:
+    match kind:
+        case "an id beyond the embeddings":
+
+            def move(content: dict[str, Any]) -> None:
+                vocabulary = content["model"]["vocab"]
+                vocabulary[max(vocabulary, key=vocabulary.get)] = 400
+
+            edit_json(folder / "tokenizer.json", move)
+        case "no names of special tokens":
+            (folder / "tokenizer_config.json").unlink()
+        case "a list for its configuration":
+            (folder / "tokenizer_config.json").write_text("[]")
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("an id beyond the embeddings", "ids up to 400"),
+        ("no names of special tokens", "bos_token"),
+        ("a list for its configuration", "no readable tokenizer"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_used_is_refused_and_its_folder_named(
+    kind: str, says: str, write_llama: WriteLlama, tmp_path: Path
+) -> None:
+    damage_tokenizer(write_llama(tmp_path / "base"), kind)
+    with pytest.raises(CheckpointError, match=says) as caught:
+        convert(tmp_path / "base", tmp_path / "out")
+    assert str(tmp_path / "base") in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["missing", "of another shape"])
+def test_a_vae_that_does_not_fit_its_own_configuration_is_refused(
+    kind: str, tiny: Llamo, tokenizer: TextTokenizer, write_llama: WriteLlama, tmp_path: Path
+) -> None:
+    save_checkpoint(tiny, tokenizer, tmp_path / "other", {}, torch.float32)
+    (shard,) = (tmp_path / "other").glob("model-*.safetensors")
+    tensors = load_file(shard)
+    bias = tensors.pop("vae.decoder.output.bias")
+    save_file(tensors if kind == "missing" else tensors | {"vae.decoder.output.bias": bias[1:].clone()}, shard)
+    write_llama(tmp_path / "base")
+    with pytest.raises(CheckpointError, match=r"1 tensors of the motion VAE \(vae\.decoder\.output\.bias"):
+        convert(tmp_path / "base", tmp_path / "out", vae=str(tmp_path / "other"))
 
 
 def test_a_tied_base_with_an_lm_head_of_its_own_is_refused(write_llama: WriteLlama, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from llamo_ros.core.errors import ParameterError
 from llamo_ros.model.llamo import MOTION, PADDING
-from llamo_ros.model.sequence import Markers, MotionPart, TextPart, collated
+from llamo_ros.model.sequence import Markers, MotionPart, TextPart, collated, prompt_of
 
 MARKERS = Markers(bos=1, eos=2, begin_motion=300, end_motion=301)
 
@@ -62,3 +62,16 @@ def test_neighbouring_texts_run_on_and_neighbouring_motions_are_kept_apart() -> 
 def test_a_sequence_that_trains_nothing_is_refused(parts: list, message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         collated([parts], MARKERS)
+
+
+def test_a_prompt_stands_before_its_motion_as_in_training() -> None:
+    given = [TextPart((11, 12)), motion(2), TextPart((13,)), motion(3), TextPart((14,))]
+    batch = collated([[*given, motion(4)]], MARKERS)
+    prompt = prompt_of(given, MARKERS)
+    row = [*batch.prefix[0].tolist(), *batch.tokens[0].tolist()]
+    assert [MARKERS.bos, *prompt.ids, MARKERS.begin_motion, *[MOTION] * 4] == row
+    places = (batch.tokens[0] == MOTION).nonzero()[:5, 0]
+    torch.testing.assert_close(batch.latents[0, places], prompt.latents, rtol=0, atol=0)
+    assert prompt_of([TextPart((5,))], MARKERS).latents is None
+    with pytest.raises(ParameterError, match="no latents"):
+        prompt_of([MotionPart(torch.zeros(0, 8))], MARKERS)

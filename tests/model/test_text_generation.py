@@ -114,6 +114,8 @@ def test_text_ends_where_the_memory_does(tiny: Llamo) -> None:
     assert len(list(generate_text(memory, PROMPT, (), TextOptions(max_tokens=100)))) == 5
     with pytest.raises(ParameterError, match="10 tokens"):
         memory.read(list(range(10)))
+    with pytest.raises(ParameterError, match="10 tokens"):
+        list(generate_text(memory, list(range(10)), (), TextOptions()))
     with pytest.raises(ParameterError, match="0 tokens"):
         memory.read([])
 

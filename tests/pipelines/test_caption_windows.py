@@ -49,6 +49,18 @@ def test_a_long_stream_is_cut_into_spans_of_ten_seconds(walker) -> None:
     assert [(job.start_index, job.end_index) for job in windows.due(0.0)] == [(0, 299), (300, 599), (600, 699)]
 
 
+@pytest.mark.parametrize("first", [1, 299, 300, 450])
+def test_frames_that_come_all_at_once_are_cut_into_the_same_spans(walker, first: int) -> None:
+    windows, clip = CaptionWindows(), walker(700)
+    feed(windows, clip.sliced(0, first))
+    feed(windows, clip.sliced(first), start=first, is_final=True)
+    jobs = windows.due(0.0)
+    assert [(job.start_index, job.end_index) for job in jobs] == [(0, 299), (300, 599), (600, 699)]
+    assert [job.start_ns for job in jobs] == pytest.approx([0, 10 * SECOND, 20 * SECOND], abs=5)
+    assert [job.is_final for job in jobs] == [True] * 3
+    assert (jobs[1].clip.root_positions == clip.root_positions[300:600]).all()
+
+
 def test_people_and_streams_are_kept_apart(walker) -> None:
     windows = CaptionWindows()
     for stream_id, body_id in (("a", "1"), ("a", "2"), ("b", "1")):

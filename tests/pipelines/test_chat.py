@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from llamo_ros.core.errors import ParameterError, PromptError
+from llamo_ros.core.errors import CheckpointError, ParameterError, PromptError
 from llamo_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from llamo_ros.model.config import preset
 from llamo_ros.model.conversion import config_for, convert_base
@@ -119,6 +119,16 @@ def test_text_that_cannot_be_answered_is_refused_and_forgotten(
         chat.answer(text)
     fresh = Chat.from_checkpoint(request.getfixturevalue(kind), options=TextOptions(max_tokens=6))
     assert answers(chat, "who are you") == answers(fresh, "who are you")
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('no turns') }}", "{% for %}", "{{ messages.first.turn }}"])
+def test_a_template_that_fails_is_an_error_that_says_where_it_is(
+    template: str, write_llama: Callable[..., Path], tmp_path: Path
+) -> None:
+    base = open_base(str(write_llama(tmp_path / "base", chat_template=template)))
+    convert_base(base, config_for(base, "custom"), tmp_path / "made")
+    with pytest.raises(CheckpointError, match=r"chat_template\.jinja"):
+        Chat.from_checkpoint(tmp_path / "made").answer("hello")
 
 
 def test_a_template_without_transformers_is_refused_with_what_to_install(

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from llamo_ros.core.errors import DatasetError
 from llamo_ros.model.config import preset
 from llamo_ros.model.mixture_of_transformers import TEXT_ONLY, MixtureOfTransformers
 from llamo_ros.training.grounding import PARTS, GroundedText, Grounding, raw_summary
@@ -44,6 +46,19 @@ def test_drawn_summaries_have_no_mean_and_unit_spread(pack: Pack) -> None:
     # 1,000 draws of a few clips: the mean of unit variance is within 5 standard errors.
     assert values.mean(0).abs().max() < 5 / 1000**0.5
     torch.testing.assert_close(values.std(0), torch.ones(grounding.dim), rtol=0.15, atol=0)
+
+
+def test_clips_without_words_ground_nothing(pack: Pack) -> None:
+    wordless = [
+        replace(row, id=f"w{row.id}", kind="mine", captions=(), content="")
+        for row in pack.sequences
+        if row.split == "train"
+    ]
+    grounding = Grounding(replace(pack, sequences=(*pack.sequences, *wordless)), seed=0)
+    texts, _ = grounding.draw(64, np.random.default_rng(0))
+    assert all(texts)
+    with pytest.raises(DatasetError, match="no training clip"):
+        Grounding(replace(pack, sequences=(*pack.split("val"), *wordless)), seed=0)
 
 
 def test_what_is_predicted_does_not_depend_on_the_padding(text: GroundedText) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from llamo_ros.core.errors import ParameterError, TrainingError
+from llamo_ros.core.errors import CheckpointError, ParameterError, TrainingError
 from llamo_ros.training.loop import Trainer, TrainingSettings
 
 
@@ -176,3 +176,19 @@ def test_figures_are_kept_in_the_log_and_for_tensorboard(tmp_path: Path) -> None
 def test_settings_outside_their_range_are_refused(wrong: dict) -> None:
     with pytest.raises(ParameterError):
         TrainingSettings(**wrong)
+
+
+def test_a_state_that_cannot_be_written_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(Regression(), settings(steps=4), tmp_path)
+    trainer.run()
+    before = (tmp_path / "state.pt").read_bytes()
+
+    def full_disk(content: object, path: Path) -> None:
+        path.write_bytes(b"half of it")
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(CheckpointError, match=r"state.pt cannot be written .* Make room"):
+        trainer.save()
+    assert (tmp_path / "state.pt").read_bytes() == before
+    assert not list(tmp_path.glob("*.partial"))

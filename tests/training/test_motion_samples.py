@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,6 +128,14 @@ def test_a_motion_that_is_cut_short_does_not_end(tokenizer: TextTokenizer) -> No
         assert motion.ends == any(torch.allclose(last, clip.latents[-1]) for clip in CLIPS)
 
 
+def test_captions_that_are_too_long_are_not_learned_in_part(tokenizer: TextTokenizer) -> None:
+    long = replace(CLIPS[0], captions=(" ".join(["a person waves the left hand"] * 40),))
+    captioning = drawer(tokenizer, [long, CLIPS[1]], shares={"motion_to_text": 1.0})
+    rng = np.random.default_rng(0)
+    written = {captioning.draw(1, rng)[0].parts[-1].ids for _ in range(40)}
+    assert written == {tuple(tokenizer.encode(CLIPS[1].captions[0]))}
+
+
 def test_what_cannot_be_drawn_is_named(tokenizer: TextTokenizer) -> None:
     with pytest.raises(ParameterError, match="juggle"):
         TaskMix(shares={"juggle": 1.0})
@@ -137,3 +146,14 @@ def test_what_cannot_be_drawn_is_named(tokenizer: TextTokenizer) -> None:
     unworded = [LatentClip((), "bow", "", "bandai", False, "x", latents=torch.zeros(5, 8))]
     with pytest.raises(DatasetError, match="caption"):
         drawer(tokenizer, unworded)
+
+
+def test_clips_without_words_are_learned_without_words(tokenizer: TextTokenizer) -> None:
+    wordless = [LatentClip((), "", "", "mine", False, f"w{n}", latents=torch.full((15, 8), -1.0)) for n in range(9)]
+    shares = {task: 1.0 for task in TASKS if not task.startswith("follow_up")}
+    mixed, rng = drawer(tokenizer, CLIPS + wordless, shares=shares), np.random.default_rng(0)
+    without = Counter()
+    for sample in (mixed.draw(1, rng)[0] for _ in range(400)):
+        if any(isinstance(part, MotionPart) and (part.latents == -1.0).any() for part in sample.parts):
+            without[sample.task] += 1
+    assert set(without) == {"unconditional", "prediction", "in_between"}

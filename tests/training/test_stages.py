@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,14 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from llamo_ros.core.errors import CheckpointError, DatasetError, ParameterError
+from llamo_ros.core.errors import CheckpointError, DatasetError, ParameterError, TrainingError
 from llamo_ros.model.checkpoint import load_checkpoint, read_config, save_checkpoint
 from llamo_ros.pipelines.motion_to_text import MotionToText
 from llamo_ros.pipelines.text_to_motion import TextToMotion
 from llamo_ros.training.loop import TrainingSettings
+from llamo_ros.training.motion_data import worded_clips
 from llamo_ros.training.motion_samples import TaskMix
 from llamo_ros.training.motion_stages import MotionBeginning, train_motion, without_mixture
-from llamo_ros.training.pack import pack_data
+from llamo_ros.training.pack import open_pack, pack_data
 from llamo_ros.training.runs import StageSettings
 from llamo_ros.training.stage_config import motion_stage
 from llamo_ros.training.stages import export, train_text, train_vae
@@ -284,6 +286,96 @@ def test_missing_inputs_are_named(runs: Path, packed_folder: Path, source_folder
         export(tmp_path / "nothing", tmp_path / "checkpoint", "x")
     with pytest.raises(CheckpointError, match="run of stage vae"):
         export(runs / "vae", tmp_path / "checkpoint", "x")
+
+
+def repacked(source: Path, folder: Path, change: Callable[[dict], dict | None]) -> Path:
+    """A pack of the source folder with changed rows; those that become None are left out."""
+    shutil.copytree(source, folder / "source")
+    index = folder / "source" / "index.jsonl"
+    rows = (change(json.loads(line)) for line in index.read_text().splitlines())
+    index.write_text("".join(json.dumps(row) + "\n" for row in rows if row))
+    pack_data(folder / "source", folder / "packed")
+    return folder / "packed"
+
+
+def test_a_folder_whose_first_try_failed_begins_from_what_is_given_then(
+    runs: Path, packed_folder: Path, tmp_path: Path
+) -> None:
+    settings = stage_settings(packed_folder, tmp_path / "motion")
+    wrong = replace(settings, training=replace(settings.training, module_rates={"nothing": 2.0}))
+    train_vae(replace(stage_settings(packed_folder, tmp_path / "vae"), training=TrainingSettings(steps=1, seed=1)))
+    with pytest.raises(ParameterError, match="module_rates"):
+        train_motion(wrong, JOINT, MotionBeginning(vae_run=tmp_path / "vae", text_run=runs / "text"))
+    begin = MotionBeginning(base=str(runs / "checkpoint"))
+    train_motion(settings, JOINT, begin)
+    start, base = load_file(tmp_path / "motion" / "start.safetensors"), load_checkpoint(runs / "checkpoint")[0]
+    frozen = [name for name in start if name.startswith(("vae.", "backbone.text."))]
+    assert all(torch.equal(start[name], base.state_dict()[name].float()) for name in frozen)
+    (tmp_path / "motion" / "start.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="start.safetensors cannot be read"):
+        train_motion(settings, JOINT, begin)
+
+
+def test_a_run_folder_belongs_to_one_stage(
+    runs: Path, packed_folder: Path, source_folder: Path, tmp_path: Path
+) -> None:
+    for stage in ("vae", "text", "motion"):
+        shutil.copytree(runs / stage, tmp_path / stage)
+        before = {path.name for path in (tmp_path / stage).iterdir()}
+        settings = stage_settings(packed_folder, tmp_path / stage, STEPS + 1)
+        trainings = {
+            "vae": lambda settings: train_vae(settings),
+            "text": lambda settings: train_text(settings, source_folder),
+            "motion": lambda settings: train_motion(settings, JOINT, of_runs(runs)),
+        }
+        for other in trainings.keys() - {stage}:
+            with pytest.raises(CheckpointError, match=f"run of stage {stage}, expected one of stage {other}"):
+                trainings[other](settings)
+        assert {path.name for path in (tmp_path / stage).iterdir()} == before
+        trainings[stage](settings)
+        assert record_of(tmp_path / stage)["resumed_at_step"] == STEPS
+
+
+def test_the_best_weights_of_a_run_that_begins_again_are_not_those_of_before(
+    runs: Path, packed_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(runs / "motion", tmp_path / "motion")
+    (tmp_path / "motion" / "state.pt").unlink()
+    diverging = TrainingSettings(steps=2, learning_rate=float("inf"), patience=1, bf16=False)
+    broken = replace(stage_settings(packed_folder, tmp_path / "motion"), training=diverging)
+    with pytest.raises(TrainingError):
+        train_motion(broken, JOINT, of_runs(runs))
+    assert not (tmp_path / "motion" / "best.pt").exists()
+
+
+def test_a_run_with_a_mixture_does_not_go_on_without_it(runs: Path, packed_folder: Path, tmp_path: Path) -> None:
+    begin = MotionBeginning(start=str(runs / "motion"), with_mixture=False)
+    with pytest.raises(ParameterError, match="has a motion branch"):
+        train_motion(stage_settings(packed_folder, tmp_path / "motion"), without_mixture(JOINT), begin)
+
+
+def test_data_that_cannot_be_learned_from_are_refused_before_training(
+    runs: Path, source_folder: Path, tmp_path: Path
+) -> None:
+    data = repacked(source_folder, tmp_path / "val", lambda row: row if row["split"] == "train" else None)
+    with pytest.raises(DatasetError, match="no validation clip has a caption"):
+        train_motion(stage_settings(data, tmp_path / "motion"), JOINT, of_runs(runs))
+    data = repacked(source_folder, tmp_path / "short", lambda row: row | {"length": 15})
+    with pytest.raises(DatasetError, match="16 frames"):
+        train_motion(stage_settings(data, tmp_path / "motion"), JOINT, of_runs(runs))
+    with pytest.raises(DatasetError, match="16 frames"):
+        train_vae(stage_settings(data, tmp_path / "vae"))
+
+
+def test_captions_that_say_nothing_are_passed_over(runs: Path, source_folder: Path, tmp_path: Path) -> None:
+    nothing = [{"text": text, "start": None, "end": None} for text in ("", " . ", ";")]
+    data = repacked(
+        source_folder, tmp_path, lambda row: row | {"captions": [*nothing, *row["captions"]], "content": ""}
+    )
+    train = [words for _, words in worded_clips(open_pack(data), "train", mirrored=True)]
+    assert all(len(words.captions) == 1 and words.captions[0].strip(" .;") for words in train)
+    figures = train_motion(stage_settings(data, tmp_path / "motion", 12), JOINT, of_runs(runs))
+    assert np.isfinite(figures["score"])
 
 
 def test_settings_outside_their_range_are_refused(tmp_path: Path) -> None:

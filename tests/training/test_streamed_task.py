@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from llamo_ros.core.errors import ParameterError
 from llamo_ros.model.checkpoint import save_checkpoint
 from llamo_ros.model.sequence import MotionPart, TextPart
 from llamo_ros.training.engine import Engine
@@ -88,4 +89,11 @@ def test_a_stage_is_trained_on_shards_with_statistics_of_their_latents(shards: S
     latents = torch.cat([clip.latents for clip in some_clips(start.vae, shards, 0)])
     torch.testing.assert_close(start.latent_mean, latents.mean(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(start.latent_std, latents.std(0), rtol=1e-4, atol=1e-5)
+    for wrong in (
+        replace(settings, batch_size=5),
+        replace(settings, training=replace(training, accumulate=2, steps=5)),
+        replace(settings, training=replace(training, seed=1, steps=5)),
+    ):
+        with pytest.raises(ParameterError, match="lost and doubled"):
+            train_motion(wrong, motion_stage(1, "tiny"), MotionBeginning(base=str(tmp_path / "base")))
     assert len(validation_clips(start.vae, shards)) == sum(len(shard.lengths) for shard in shards.shards["val"])

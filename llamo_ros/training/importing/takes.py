@@ -8,11 +8,15 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
+from llamo_ros.core.errors import MotionDataError
 from llamo_ros.motion.clip import MotionClip
 from llamo_ros.motion.placement import canonicalised
 from llamo_ros.motion.skeleton import FRAME_RATE
 from llamo_ros.training.importing.texts import FileTexts
 from llamo_ros.training.source_data import TimedCaption
+
+# Of motion capture, [Hz]; what is outside is a damaged file.
+FRAME_RATES = (1.0, 2000.0)
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,16 @@ class Collection(Protocol):
 
 
 def take_on_floor(clip: MotionClip) -> MotionClip:
-    """A take at 30 FPS, with its floor at y = 0 and its first frame at x = z = 0, facing +z."""
+    """A take at 30 FPS, with its floor at y = 0 and its first frame at x = z = 0, facing +z.
+
+    Raises:
+        MotionDataError: its frame rate is none of motion capture; resampled, it might not fit into memory.
+    """
+    least, most = FRAME_RATES
+    if not least <= clip.frame_rate <= most:
+        raise MotionDataError(
+            f"its frame rate is {clip.frame_rate:g} Hz, expected {least:g} to {most:g}; correct the file or remove it."
+        )
     return canonicalised(clip.resampled(FRAME_RATE))
 
 

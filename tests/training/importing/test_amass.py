@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,19 @@ def test_a_damaged_file_is_reported_and_the_rest_imported(
         "nan_poses.npz": "unreadable",
     }
     assert "NaN" in dropped[1]["reasons"][0]["text"]
+
+
+@pytest.mark.parametrize("rate", [1e-6, 1e9])
+def test_a_frame_rate_of_no_recording_does_not_end_the_import(
+    rate: float, asymmetric_clip: Callable, write_amass: Callable, settings: ImportSettings, tmp_path: Path
+) -> None:
+    folder = tmp_path / "amass" / "KIT"
+    write_amass(folder / "walk_poses.npz", asymmetric_clip())
+    write_amass(folder / "wrong_poses.npz", replace(asymmetric_clip(), frame_rate=rate))
+    import_collection(Amass(tmp_path / "amass"), tmp_path / "out", settings, {})
+    assert [sequence.row["source_file"] for sequence in read_sequences(tmp_path / "out")] == ["KIT/walk_poses.npz"]
+    (dropped,) = map(json.loads, (tmp_path / "out" / "dropped.jsonl").read_text().splitlines())
+    assert "frame rate" in dropped["reasons"][0]["text"]
 
 
 def test_captions_of_another_folder_are_refused(
