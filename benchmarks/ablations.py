@@ -27,9 +27,10 @@ from llamo_ros.evaluation.prompt_scores import score_model
 from llamo_ros.evaluation.text_loss import text_loss
 from llamo_ros.model.checkpoint import checkpoint_folder, load_checkpoint, read_config
 from llamo_ros.pipelines.text_to_motion import TextToMotion
-from llamo_ros.training.loop import TrainingSettings
-from llamo_ros.training.motion_stages import MotionBeginning, train_motion, without_mixture
+from llamo_ros.training.motion_beginning import MotionBeginning
+from llamo_ros.training.motion_stages import train_motion, without_mixture
 from llamo_ros.training.runs import StageSettings, is_finished, record_of
+from llamo_ros.training.settings import TrainingSettings
 from llamo_ros.training.stage_config import motion_stage
 from llamo_ros.training.stages import export, train_vae
 from llamo_ros.training.text_task import text_only_captions

@@ -23,6 +23,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ LONGEST, SHORTEST = 60, 15  # latents of a clip
 TURNS = {"slower": "now slower", "faster": "now faster", "other side": "again with the other hand", "repeat": "again"}
 DURATIONS = (2.0, 3.0, 4.0, 6.0)
 FIRST_SEED = 3000
+Try = tuple[MotionClip, MotionClip, MotionClip]  # given, made, real
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -72,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="motions for each clip (default %(default)s)")
     parser.add_argument("--talks", type=int, default=8, metavar="N", help="for each first prompt (default %(default)s)")
     parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0, 3.0], metavar="G")
-    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS), help="of prediction")
+    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS), help="of given motion")
     parser.add_argument("--nulls", nargs="+", choices=NULLS, default=list(NULLS), help="of follow-ups")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (default: all)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores to this file")
@@ -135,31 +137,23 @@ def prediction(pipeline: TextToMotion, options: argparse.Namespace) -> Iterator[
     yield _row("still", [[(start, held(start, frames), real)] for start, real, _ in cases])
     yield _row("velocity", [[(start, extrapolated(start, frames), real)] for start, real, _ in cases])
     yield _row("vae", [[(start, rebuilt(pipeline.model, start, real), real)] for start, real, _ in cases])
-    for layout in options.layouts:
+    for layout, has_caption, guidance in product(options.layouts, (False, True), options.guidance):
         completion = MotionCompletion(pipeline, layout)
-        for with_caption in (False, True):
-            for guidance in options.guidance:
-                made = run(
-                    pipeline,
-                    [
-                        partial(
-                            completion.open_prediction,
-                            clip=start,
-                            caption=caption if with_caption else None,
-                            seed=FIRST_SEED + seed,
-                            min_duration=frames / FRAME_RATE,
-                            guidance_scale=guidance,
-                        )
-                        for start, _, caption in cases
-                        for seed in range(options.seeds)
-                    ],
-                )
-                tries = np.array_split(np.arange(len(made)), len(cases))
-                name = f"{layout} {'caption' if with_caption else 'no caption'} G={guidance:g}"
-                yield _row(
-                    name,
-                    [[(start, made[n], real) for n in own] for (start, real, _), own in zip(cases, tries, strict=True)],
-                )
+        jobs = [
+            partial(
+                completion.open_prediction,
+                clip=start,
+                caption=caption if has_caption else None,
+                seed=FIRST_SEED + seed,
+                min_duration=frames / FRAME_RATE,
+                guidance_scale=guidance,
+            )
+            for start, _, caption in cases
+            for seed in range(options.seeds)
+        ]
+        made = _by_clip(run(pipeline, jobs), options.seeds)
+        groups = [[(start, clip, real) for clip in own] for (start, real, _), own in zip(cases, made, strict=True)]
+        yield _row(_way(layout, has_caption, guidance), groups)
 
 
 def in_between(pipeline: TextToMotion, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -170,46 +164,34 @@ def in_between(pipeline: TextToMotion, options: argparse.Namespace) -> Iterator[
         cases.append((clip.sliced(0, side), clip.sliced(side, -side), clip.sliced(len(clip) - side), caption))
     triples = [[(s, interpolated(s, e, len(real)), real)] for s, real, e, _ in cases]
     yield _row("interpolated", triples)
-    completion = MotionCompletion(pipeline)
-    for with_caption in (False, True):
-        for guidance in options.guidance:
-            for timed in (True, False):
-                made = run(
-                    pipeline,
-                    [
-                        partial(
-                            completion.open_between,
-                            start=s,
-                            end=e,
-                            caption=caption if with_caption else None,
-                            seed=FIRST_SEED + seed,
-                            seconds=real.duration if timed else None,
-                            guidance_scale=guidance,
-                        )
-                        for s, real, e, caption in cases
-                        for seed in range(options.seeds if timed else 1)
-                    ],
-                )
-                tries = np.array_split(np.arange(len(made)), len(cases))
-                name = f"{'caption' if with_caption else 'no caption'} G={guidance:g}"
-                if not timed:
-                    lengths = [len(made[own[0]]) / len(real) for (_, real, _, _), own in zip(cases, tries, strict=True)]
-                    yield {"how": f"{name}, own length", "made/real": float(np.median(lengths))}
-                    continue
-                whole = [
-                    [InBetween.of(s, made[n], e) for n in own] for (s, _, e, _), own in zip(cases, tries, strict=True)
-                ]
-                for bent in (False, True):
-                    groups = [
-                        [(case[0], _middle(one, bent), case[1]) for one in own]
-                        for case, own in zip(cases, whole, strict=True)
-                    ]
-                    row = _row(f"{name}{' bent' if bent else ''}", groups)
-                    if not bent:
-                        row["end off, m"] = float(np.median([one.distance for own in whole for one in own]))
-                        turns = np.degrees([abs(one.turn) for own in whole for one in own])
-                        row["end off, deg"] = float(np.median(turns))
-                    yield row
+    layouts = [layout for layout in options.layouts if layout != "prefix"]  # which has no place for the end
+    for layout, has_caption, guidance, timed in product(layouts, (False, True), options.guidance, (True, False)):
+        completion, seeds = MotionCompletion(pipeline, layout), options.seeds if timed else 1
+        jobs = [
+            partial(
+                completion.open_between,
+                start=start,
+                end=end,
+                caption=caption if has_caption else None,
+                seed=FIRST_SEED + seed,
+                seconds=real.duration if timed else None,
+                guidance_scale=guidance,
+            )
+            for start, real, end, caption in cases
+            for seed in range(seeds)
+        ]
+        made = _by_clip(run(pipeline, jobs), seeds)
+        name = _way(layout, has_caption, guidance)
+        if timed:
+            filled = [
+                [(InBetween.of(start, clip, end), real) for clip in own]
+                for (start, real, end, _), own in zip(cases, made, strict=True)
+            ]
+            yield {**_row(name, _middles(filled, bent=False)), **_meeting(filled)}
+            yield _row(f"{name} bent", _middles(filled, bent=True))
+        else:
+            lengths = [len(own[0]) / len(real) for (_, real, _, _), own in zip(cases, made, strict=True)]
+            yield {"how": f"{name}, own length", "made/real": float(np.median(lengths))}
 
 
 def follow_ups(pipeline: TextToMotion, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -266,13 +248,31 @@ def rebuilt(model: Llamo, start: MotionClip, real: MotionClip) -> MotionClip:
     return frames.decode(features[0].numpy())
 
 
-def _middle(filled: InBetween, bent: bool) -> MotionClip:
-    start = len(filled.start)
-    return filled.bent().sliced(start, start + len(filled.middle)) if bent else filled.middle
+def _way(layout: str, has_caption: bool, guidance: float) -> str:
+    return f"{layout} {'caption' if has_caption else 'no caption'} G={guidance:g}"
 
 
-def _row(name: str, groups: list[list[tuple[MotionClip, MotionClip, MotionClip]]]) -> dict[str, Any]:
-    """Errors of tries (given, made, real), grouped by clip."""
+def _by_clip(made: list[MotionClip], seeds: int) -> list[list[MotionClip]]:
+    return [made[number : number + seeds] for number in range(0, len(made), seeds)]
+
+
+def _middles(filled: list[list[tuple[InBetween, MotionClip]]], bent: bool) -> list[list[Try]]:
+    def middle(one: InBetween) -> MotionClip:
+        start = len(one.start)
+        return one.bent().sliced(start, start + len(one.middle)) if bent else one.middle
+
+    return [[(one.start, middle(one), real) for one, real in own] for own in filled]
+
+
+def _meeting(filled: list[list[tuple[InBetween, MotionClip]]]) -> dict[str, float]:
+    """How far beside the end of the clip the middles lead."""
+    ones = [one for own in filled for one, _ in own]
+    turns = np.degrees([abs(one.turn) for one in ones])
+    return {"end off, m": float(np.median([one.distance for one in ones])), "end off, deg": float(np.median(turns))}
+
+
+def _row(name: str, groups: list[list[Try]]) -> dict[str, Any]:
+    """Errors of tries, grouped by clip."""
     row: dict[str, Any] = {"how": f"{name:34}"}
     for frame in LATEST:
         errors = [

@@ -112,7 +112,7 @@ def _making_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--robot", help="retarget too, and write <out>_<robot>.csv; see `llamo robots`")
     parser.add_argument("--seed", type=whole, default=0, help="same seed, same motion (default: %(default)s)")
     parser.add_argument(
-        "--duration", type=positive, help="length of what is made, [s], in whole latents of 0.133 s; without, the model ends the motion"
+        "--duration", type=positive, help="length, [s], in whole latents of 0.133 s; without, the model ends the motion"
     )
     parser.add_argument("--min-duration", type=positive, help="shortest length, [s]")
     parser.add_argument("--max-duration", type=positive, help="longest length, [s]")

@@ -45,8 +45,9 @@ def train_motion(options: argparse.Namespace) -> None:
     if os.environ.get("RANK", "0") != "0":
         os.environ["TQDM_DISABLE"] = "1"  # one of the processes shows progress
     from llamo_ros.training.engine import engine_of_launch
-    from llamo_ros.training.motion_stages import MotionBeginning, without_mixture
+    from llamo_ros.training.motion_beginning import MotionBeginning
     from llamo_ros.training.motion_stages import train_motion as train
+    from llamo_ros.training.motion_stages import without_mixture
     from llamo_ros.training.stage_config import motion_stage
 
     number, start = options.motion_stage, options.start
@@ -75,7 +76,7 @@ def train_all(options: argparse.Namespace) -> None:
     """Train everything in order and write the checkpoint; what is finished is not trained again."""
     from llamo_ros.model.config import preset
     from llamo_ros.training import stages
-    from llamo_ros.training.motion_stages import MotionBeginning
+    from llamo_ros.training.motion_beginning import MotionBeginning
     from llamo_ros.training.motion_stages import train_motion as train
     from llamo_ros.training.runs import is_finished
     from llamo_ros.training.stage_config import STAGES, motion_stage
@@ -168,8 +169,8 @@ def _stage_settings(
     """Settings of a stage: its own values, and what the command line says otherwise."""
     import torch
 
-    from llamo_ros.training.loop import TrainingSettings
     from llamo_ros.training.runs import StageSettings
+    from llamo_ros.training.settings import TrainingSettings
 
     device = device or device_of(options.device)
     bf16 = options.bf16

@@ -135,6 +135,12 @@ class GenerationConfig:
         change_context: Latents kept when the prompt changes in mid-motion or another one follows.
         link: How a prompt that changes or follows begins: "blend", "context" or "conversation", see
             :class:`llamo_ros.pipelines.motion_engine.MotionStream`.
+        completion: How the beginning of a motion is given that is to be completed: "repeated", "instruction" or
+            "prefix", see :class:`llamo_ros.pipelines.motion_completion.MotionCompletion`.
+        completion_guidance: Guidance scale of completions.
+        follow_up_null: What guidance measures a follow-up against: "empty", "history" or "first", see
+            :class:`llamo_ros.pipelines.conversation.Conversation`.
+        history: Most latents of earlier turns that a turn of a conversation reads.
     """
 
     flow_steps: int = 50
@@ -148,6 +154,10 @@ class GenerationConfig:
     window_context: int = 30
     change_context: int = 4
     link: str = "blend"
+    completion: str = "repeated"
+    completion_guidance: float = 1.0
+    follow_up_null: str = "empty"
+    history: int = 75
 
 
 @dataclass(frozen=True)

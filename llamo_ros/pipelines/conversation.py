@@ -30,7 +30,6 @@ from llamo_ros.pipelines.motion_request import MotionRequest, laid_out
 from llamo_ros.pipelines.stream_frames import StreamFrames
 from llamo_ros.pipelines.text_to_motion import TextToMotion, finite
 
-HISTORY = 75  # latents, 10 s
 NULLS = ("empty", "history", "first")
 
 
@@ -65,8 +64,8 @@ class Conversation:
         pipeline: TextToMotion,
         *,
         seed: int = 0,
-        history: int = HISTORY,
-        null: str = "empty",
+        history: int | None = None,
+        null: str | None = None,
         start_heading: float = 0.0,
         start_xz: tuple[float, float] = (0.0, 0.0),
     ) -> None:
@@ -75,15 +74,18 @@ class Conversation:
         Args:
             pipeline: Has the model.
             seed: Of the first turn; each further one adds 1.
-            history: Most latents of earlier turns that a turn reads, 0 for none.
+            history: Most latents of earlier turns that a turn reads, 0 for none; None takes the checkpoint's default.
             null: What guidance measures a follow-up against: "empty" [BOS] [BOM], "history" the same turns and then
-                nothing said ([EOM] [BOM]), or "first", the oldest remembered prompt alone.
+                nothing said ([EOM] [BOM]), or "first", the oldest remembered prompt alone. None likewise.
             start_heading: Heading of the first frame, [rad].
             start_xz: Where the pelvis starts, [m].
 
         Raises:
             ParameterError: ``history`` is negative, or there is no such null.
         """
+        defaults = pipeline.model.config.generation
+        history = defaults.history if history is None else history
+        null = defaults.follow_up_null if null is None else null
         if history < 0 or null not in NULLS:
             raise ParameterError(
                 f"history is {history} and null {null!r}; expected 0 or more latents, and one of {', '.join(NULLS)}."

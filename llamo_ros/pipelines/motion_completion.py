@@ -12,7 +12,7 @@ Example::
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -39,7 +39,7 @@ from llamo_ros.pipelines.text_to_motion import TextToMotion, finite
 MOST_GIVEN = 30  # 4 s
 MOST_BESIDE_GAP = 15  # 2 s
 MIN_DURATION = 0.4  # [s] that the exit head is not listened to, unless it is said otherwise
-LAYOUTS = ("instruction", "prefix")
+LAYOUTS = ("repeated", "instruction", "prefix")
 
 
 class MotionCompletion:
@@ -52,22 +52,23 @@ class MotionCompletion:
     reads the 4 s before a continuation and 2 s on either side of a gap (:meth:`given` tells which frames); what lies
     further away does not count.
 
-    Guidance measures the prompt against the given motion alone, begun without a word: [BOS] [BOM] motion. Training
-    teaches that as the beginning of a motion with an empty prompt.
+    Guidance measures the prompt against the given beginning alone, without a word: [BOS] [BOM] motion. Training teaches
+    that as the beginning of a motion with an empty prompt.
     """
 
-    def __init__(self, pipeline: TextToMotion, layout: str = "instruction") -> None:
+    def __init__(self, pipeline: TextToMotion, layout: str | None = None) -> None:
         """Use a model.
 
         Args:
             pipeline: Has the model.
-            layout: How a motion that is to be continued is given: "instruction", as the task's templates have it (its
-                latents among the words, [EOM] behind them), or "prefix", behind the caption as if the model had made
-                it.
+            layout: How the beginning is given. "instruction": among the words, as in training. "repeated": so too, and
+                once more behind the last [BOM], as if the model had begun with it. "prefix": behind the caption alone,
+                in that way. None takes the checkpoint's default; benchmarks/motion_tasks.py tells which is best.
 
         Raises:
             ParameterError: there is no such layout.
         """
+        layout = pipeline.model.config.generation.completion if layout is None else layout
         if layout not in LAYOUTS:
             raise ParameterError(f"layout is {layout!r}, expected one of {', '.join(LAYOUTS)}.")
         self._pipeline, self._layout = pipeline, layout
@@ -130,12 +131,12 @@ class MotionCompletion:
     ) -> MotionStream:
         """The same as a stream of an engine, beside others; the prompt of such a stream may change too."""
         start = given_motion(engine.model, self.given(clip))
-        if self._layout == "instruction":
-            prompt = self._prompt("prediction", caption, {"start": start.latents})
-        else:
+        if self._layout == "prefix":
             words = [] if caption is None else [TextPart(self._ids(caption))]
-            prompt = replace(laid_out(words, engine.model, self._pipeline.tokenizer), lead=start.latents)
-        return engine.open_request(self._request(engine, prompt, start, caption), seed=seed, **_timed(seconds, options))
+            prompt = laid_out(words, engine.model, self._pipeline.tokenizer)
+        else:
+            prompt = self._prompt("prediction", caption, {"start": start.latents})
+        return self._opened(engine, prompt, start, caption, seed, seconds, options)
 
     def between(
         self,
@@ -184,10 +185,16 @@ class MotionCompletion:
         seconds: float | None = None,
         **options: float | int | str | None,
     ) -> MotionStream:
-        """The same as a stream of an engine, beside others."""
+        """The same as a stream of an engine, beside others.
+
+        Raises:
+            ParameterError: also if the layout is "prefix", which has no place for the second clip.
+        """
+        if self._layout == "prefix":
+            raise ParameterError("layout 'prefix' has no place for the clip after a gap; use 'repeated'.")
         first, last = (given_motion(engine.model, clip) for clip in self.given_ends(start, end))
         prompt = self._prompt("in_between", caption, {"start": first.latents, "end": last.latents})
-        return engine.open_request(self._request(engine, prompt, first, caption), seed=seed, **_timed(seconds, options))
+        return self._opened(engine, prompt, first, caption, seed, seconds, options)
 
     def _prompt(self, task: str, caption: str | None, motions: dict[str, torch.Tensor]) -> Prompt:
         """The canonical prompt of a task."""
@@ -199,11 +206,26 @@ class MotionCompletion:
     def _ids(self, caption: str) -> tuple[int, ...]:
         return tuple(self._pipeline.tokenizer.encode(checked_prompt(caption)))
 
-    @staticmethod
-    def _request(engine: MotionEngine, prompt: Prompt, start: GivenMotion, caption: str | None) -> MotionRequest:
-        """A prompt whose motion goes on from ``start``."""
+    def _opened(
+        self,
+        engine: MotionEngine,
+        prompt: Prompt,
+        start: GivenMotion,
+        caption: str | None,
+        seed: int,
+        seconds: float | None,
+        options: Mapping[str, float | int | str | None],
+    ) -> MotionStream:
+        """A stream whose motion goes on from ``start``."""
         frames, state = behind(engine.model, start)
-        return MotionRequest(caption or "", prompt, Prompt(lead=start.latents), frames, state)
+        lead = None if self._layout == "instruction" else start.latents
+        request = MotionRequest(caption or "", replace(prompt, lead=lead), Prompt(lead=start.latents), frames, state)
+        wanted = {"min_duration": MIN_DURATION, **options}
+        if seconds is not None:
+            wanted |= {"min_duration": seconds, "max_duration": seconds}
+        if wanted.get("guidance_scale") is None:
+            wanted["guidance_scale"] = engine.model.config.generation.completion_guidance
+        return engine.open_request(request, seed=seed, **wanted)
 
 
 @torch.inference_mode()
@@ -218,10 +240,3 @@ def behind(model: Llamo, start: GivenMotion) -> tuple[StreamFrames, StreamState]
         seam=Seam(last, decoded[0, -1].cpu().numpy()),
     )
     return frames, state
-
-
-def _timed(seconds: float | None, options: dict[str, float | int | str | None]) -> dict[str, float | int | str | None]:
-    """Options with the length as it was asked for."""
-    if seconds is not None:
-        return {**options, "min_duration": seconds, "max_duration": seconds}
-    return {"min_duration": MIN_DURATION, **options}

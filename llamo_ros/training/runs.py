@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,8 +24,10 @@ from llamo_ros.core.errors import CheckpointError, ParameterError
 from llamo_ros.model.checkpoint import checkpoint_folder, read_config
 from llamo_ros.model.config import LlamoConfig, MotionVaeConfig, preset
 from llamo_ros.training.engine import Engine, alone
-from llamo_ros.training.loop import Trainer, TrainingSettings, TrainingTask
+from llamo_ros.training.loop import Trainer, TrainingTask
 from llamo_ros.training.pack import Pack
+from llamo_ros.training.provenance import LICENCES, sources_of, strictest
+from llamo_ros.training.settings import TrainingSettings
 from llamo_ros.training.shards import ShardSet
 
 TOKENIZER = "tokenizer.json"
@@ -36,30 +38,6 @@ BEST = "best.pt"
 START = "start.safetensors"
 
 CUSTOM = "custom"  # a model made from a base of another size than the presets'
-
-# What weights trained on a licence set may be called.
-LICENCES = {"noncommercial": "CC-BY-NC-4.0", "open": "Apache-2.0"}
-# How data whose licence we looked up is named; an import is named by its kind and the licence in its rows.
-_CMU = "CMU Graphics Lab Motion Capture Database, HumanML3D captions (MIT)"
-SOURCES = {
-    "h3d": _CMU,
-    "cmu_trial": _CMU,
-    "bandai": "Bandai-Namco-Research-Motiondataset 1 and 2 (CC BY-NC 4.0)",
-}
-
-
-def sources_of(licences: Iterable[str]) -> list[str]:
-    """Names of data from lines "kind: licence", as a pack keeps them."""
-    named = ((SOURCES.get(line.partition(":")[0]), line) for line in licences)
-    return list(dict.fromkeys(known or line.replace(";", ",") for known, line in named))
-
-
-def licence_of(licence_set: str, sources: Iterable[str]) -> str:
-    """Licence of weights that learned from these sources."""
-    imported = [source for source in sources if source not in SOURCES.values()]
-    if licence_set == "open" or not imported:
-        return LICENCES[licence_set]
-    return f"no commercial use, and the terms of its data: {'; '.join(imported)}"
 
 
 @dataclass(frozen=True)
@@ -136,11 +114,6 @@ class Ingredients:
         of_runs = [source for run in self.runs.values() if run for source in record_of(run).get("sources", [])]
         metadata = (read_config(checkpoint_folder(name))[1] for name in self.checkpoints.values() if name)
         return [*of_runs, *(source for data in metadata for source in data.get("data", "").split("; ") if source)]
-
-
-def strictest(licence_sets: Iterable[str]) -> str:
-    """What weights are that were made from all of these: open only if everything is."""
-    return "open" if set(licence_sets) == {"open"} else "noncommercial"
 
 
 def train_in_folder(

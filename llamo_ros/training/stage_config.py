@@ -11,9 +11,9 @@ import yaml
 
 from llamo_ros.core.errors import ParameterError
 from llamo_ros.core.resources import config_path
-from llamo_ros.training.loop import TrainingSettings
 from llamo_ros.training.losses import LossSettings
 from llamo_ros.training.motion_samples import TaskMix
+from llamo_ros.training.settings import TrainingSettings
 
 STAGES = (1, 2, 3)
 

@@ -24,8 +24,9 @@ from llamo_ros.model.motion_vae import MotionVae
 from llamo_ros.model.text_tokenizer import TextTokenizer
 from llamo_ros.training.grounding import GroundedText, Grounding
 from llamo_ros.training.loop import TrainingTask
-from llamo_ros.training.motion_stages import TRAIN_MOTION, require_stage, trained_model
+from llamo_ros.training.motion_beginning import TRAIN_MOTION, require_stage, trained_model
 from llamo_ros.training.pack import open_pack
+from llamo_ros.training.provenance import licence_of, strictest
 from llamo_ros.training.runs import (
     START,
     TOKENIZER,
@@ -33,12 +34,10 @@ from llamo_ros.training.runs import (
     StageSettings,
     best_of,
     can_resume,
-    licence_of,
     load_start,
     load_tensors,
     record_of,
     save_start,
-    strictest,
     train_in_folder,
     vae_config_of,
 )

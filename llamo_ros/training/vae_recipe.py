@@ -12,7 +12,7 @@ import yaml
 from llamo_ros.core.errors import ParameterError
 from llamo_ros.core.resources import config_path
 from llamo_ros.model.config import MotionVaeConfig
-from llamo_ros.training.loop import TrainingSettings
+from llamo_ros.training.settings import TrainingSettings
 from llamo_ros.training.vae_losses import LOSSES
 
 # Dilations where a preset of the other body has none to offer: the paper's, and those of `mini`.

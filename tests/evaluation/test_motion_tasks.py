@@ -57,8 +57,8 @@ def test_every_part_is_measured_and_written(tasks: ModuleType, tmp_path: Path) -
     assert tasks.main([*words, "--json", str(out)]) == 0
     rows = json.loads(out.read_text())["rows"]
     assert {part: len(found) for part, found in rows.items()} == {
-        "prediction": 3 + 2 * 2,
-        "in-between": 1 + 2 * 3,
+        "prediction": 3 + 3 * 2,
+        "in-between": 1 + 2 * 2 * 3,
         "follow-ups": 4 * 2,
         "durations": 1,
     }

@@ -113,7 +113,7 @@ def test_the_same_between_two_clips_needs_neither_moving_nor_bending(
     assert apart(filled.bent(), clip) < 0.05
 
 
-@pytest.mark.parametrize("layout", ["instruction", "prefix"])
+@pytest.mark.parametrize("layout", ["repeated", "instruction", "prefix"])
 def test_what_is_made_goes_on_without_a_jump_though_the_vae_is_far_off(
     random_clip: Callable[..., MotionClip], pipeline: TextToMotion, layout: str
 ) -> None:
@@ -178,6 +178,29 @@ def test_the_tokens_are_those_of_trainings_sequences(
     assert [tokenizer.bos, *prompt.ids, tiny.begin_motion, *[MOTION] * made] == row
     places = (batch.tokens[0] == MOTION).nonzero()[: len(prompt.latents), 0]
     torch.testing.assert_close(batch.latents[0, places], prompt.latents, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("layout", "begin"), [("repeated", 10), ("instruction", 0), ("prefix", 10)], ids=lambda value: str(value)
+)
+def test_the_given_beginning_stands_where_the_layout_says(
+    random_clip: Callable[..., MotionClip],
+    pipeline: TextToMotion,
+    tokenizer: TextTokenizer,
+    tiny: Llamo,
+    layout: str,
+    begin: int,
+) -> None:
+    clip, engine = walk(random_clip, 40), pipeline.engine()
+    latents = given_motion(tiny, clip).latents
+    stream = MotionCompletion(pipeline, layout).open_prediction(engine, clip, "a person walks", guidance_scale=2.0)
+    row, null = stream._latents._unread
+    assert null == [tokenizer.bos, tiny.begin_motion, *[MOTION] * 10]
+    assert row[len(row) - begin - 1 :] == [tiny.begin_motion, *[MOTION] * begin]
+    among = row[: len(row) - begin - 1].count(MOTION)
+    assert among == (0 if layout == "prefix" else 10)
+    expected = latents.repeat((among + begin) // 10, 1)
+    torch.testing.assert_close(torch.stack(stream._latents._context[0]), expected, rtol=0, atol=0)
 
 
 def test_the_same_seed_makes_the_same_continuation(
@@ -293,5 +316,7 @@ def test_what_cannot_be_completed_is_refused_at_once(
         for wrong in ({"seconds": 601.0}, {"max_duration": math.inf}):
             with pytest.raises(ParameterError, match="between 0 and 600"):
                 ask(clip, **wrong)
+    with pytest.raises(ParameterError, match="no place"):
+        MotionCompletion(pipeline, "prefix").stream_between(clip, clip)
     with pytest.raises(ParameterError, match="telepathy"):
         MotionCompletion(pipeline, "telepathy")

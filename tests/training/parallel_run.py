@@ -20,12 +20,13 @@ from llamo_ros.model.config import preset
 from llamo_ros.model.llamo import Llamo
 from llamo_ros.model.text_tokenizer import TextTokenizer
 from llamo_ros.training.engine import Engine, engine_of_launch
-from llamo_ros.training.loop import Trainer, TrainingSettings
+from llamo_ros.training.loop import Trainer
 from llamo_ros.training.losses import LossSettings
 from llamo_ros.training.motion_data import LatentClip
 from llamo_ros.training.motion_samples import TaskMix
 from llamo_ros.training.motion_stages import set_trained
 from llamo_ros.training.motion_task import MotionTask
+from llamo_ros.training.settings import TrainingSettings
 from llamo_ros.training.shard_stream import ShardStream
 from llamo_ros.training.shards import open_shards
 from llamo_ros.training.streamed_task import StreamedMotionTask, some_clips

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from llamo_ros.core.errors import CheckpointError, ParameterError, TrainingError
-from llamo_ros.training.loop import Trainer, TrainingSettings
+from llamo_ros.training.loop import Trainer
+from llamo_ros.training.settings import TrainingSettings
 
 
 class Regression:

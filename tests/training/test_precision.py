@@ -13,8 +13,9 @@ import torch
 from llamo_ros.model.config import preset
 from llamo_ros.model.llamo import Llamo
 from llamo_ros.training.engine import Engine
-from llamo_ros.training.loop import Trainer, TrainingSettings, frozen_digests
+from llamo_ros.training.loop import Trainer, frozen_digests
 from llamo_ros.training.motion_stages import set_trained
+from llamo_ros.training.settings import TrainingSettings
 
 spec = importlib.util.spec_from_file_location("parallel_run", Path(__file__).with_name("parallel_run.py"))
 parallel_run = importlib.util.module_from_spec(spec)

@@ -18,12 +18,13 @@ from llamo_ros.core.errors import CheckpointError, DatasetError, ParameterError,
 from llamo_ros.model.checkpoint import load_checkpoint, read_config, save_checkpoint
 from llamo_ros.pipelines.motion_to_text import MotionToText
 from llamo_ros.pipelines.text_to_motion import TextToMotion
-from llamo_ros.training.loop import TrainingSettings
+from llamo_ros.training.motion_beginning import MotionBeginning
 from llamo_ros.training.motion_data import worded_clips
 from llamo_ros.training.motion_samples import TaskMix
-from llamo_ros.training.motion_stages import MotionBeginning, train_motion, without_mixture
+from llamo_ros.training.motion_stages import train_motion, without_mixture
 from llamo_ros.training.pack import open_pack, pack_data
 from llamo_ros.training.runs import StageSettings
+from llamo_ros.training.settings import TrainingSettings
 from llamo_ros.training.stage_config import motion_stage
 from llamo_ros.training.stages import export, train_text, train_vae
 

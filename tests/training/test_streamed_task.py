@@ -13,11 +13,13 @@ from llamo_ros.core.errors import ParameterError
 from llamo_ros.model.checkpoint import save_checkpoint
 from llamo_ros.model.sequence import MotionPart, TextPart
 from llamo_ros.training.engine import Engine
-from llamo_ros.training.loop import OrderedTask, TrainingSettings
+from llamo_ros.training.loop import OrderedTask
+from llamo_ros.training.motion_beginning import MotionBeginning, model_at_start
 from llamo_ros.training.motion_samples import TASKS, SampleDrawer, TaskMix
-from llamo_ros.training.motion_stages import MotionBeginning, model_at_start, train_motion
+from llamo_ros.training.motion_stages import train_motion
 from llamo_ros.training.pack import open_pack
 from llamo_ros.training.runs import StageSettings
+from llamo_ros.training.settings import TrainingSettings
 from llamo_ros.training.shards import ShardSet, write_shards
 from llamo_ros.training.stage_config import motion_stage
 from llamo_ros.training.streamed_task import encoded, some_clips, validation_clips

@@ -6,7 +6,7 @@ import pytest
 
 from llamo_ros.core.errors import ParameterError
 from llamo_ros.model.config import PRESETS, preset
-from llamo_ros.training.loop import TrainingSettings
+from llamo_ros.training.settings import TrainingSettings
 from llamo_ros.training.vae_losses import LOSSES
 from llamo_ros.training.vae_recipe import chosen_vae, default_loss, vae_recipe
 

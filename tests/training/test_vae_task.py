@@ -10,9 +10,9 @@ import torch
 from llamo_ros.core.errors import CheckpointError
 from llamo_ros.model.config import MotionVaeConfig, preset
 from llamo_ros.model.motion_vae import MotionVae
-from llamo_ros.training.loop import TrainingSettings
 from llamo_ros.training.pack import open_pack
 from llamo_ros.training.runs import StageSettings, record_of, vae_config_of
+from llamo_ros.training.settings import TrainingSettings
 from llamo_ros.training.stages import train_vae
 from llamo_ros.training.vae_task import VaeTask, reconstruction_figures, trained_vae
 

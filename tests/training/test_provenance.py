@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from llamo_ros.training.runs import SOURCES, licence_of, sources_of
+from llamo_ros.training.provenance import SOURCES, licence_of, sources_of
 
 KNOWN = ["h3d: CMU, free", "cmu_trial: CMU, free", "bandai: CC BY-NC 4.0"]
 
