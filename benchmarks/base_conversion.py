@@ -79,21 +79,31 @@ def write_base(folder: Path, config: LlamoConfig) -> None:
     PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **special).save_pretrained(folder)
 
 
-def measured(*command: str) -> tuple[str, dict[str, float]]:
-    """Standard output of a Python process, its peak memory [GB] and how long it ran [s].
+# A small process between: Linux lets a peak begin with that of the process that started it.
+_LAUNCHER = """
+import os, subprocess, sys
+with subprocess.Popen([sys.executable, *sys.argv[2:]]) as process:
+    _, status, usage = os.wait4(process.pid, 0)  # its own peak, where getrusage has the largest of all children
+    process.returncode = os.waitstatus_to_exitcode(status)
+with open(sys.argv[1], "w") as file:
+    file.write(str(usage.ru_maxrss))
+sys.exit(process.returncode)
+"""
 
-    Linux lets a peak begin with that of the process that started it, so this one must stay small: it makes no base.
-    """
+
+def measured(*command: str) -> tuple[str, dict[str, float]]:
+    """Standard output of a Python process, its peak memory [GB] and how long it ran [s]."""
     root = str(Path(__file__).resolve().parents[1])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
     began = time.perf_counter()
-    with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True, env=environment) as process:
-        output = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)  # its own peak, where getrusage has the largest of all children
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{' '.join(command)} failed with exit status {process.returncode}.")
-    return output, {"peak_gb": usage.ru_maxrss * 1024 / 1e9, "seconds": time.perf_counter() - began}
+    with tempfile.TemporaryDirectory() as folder:
+        peak = Path(folder) / "peak"
+        words = [sys.executable, "-c", _LAUNCHER, str(peak), *command]
+        process = subprocess.run(words, stdout=subprocess.PIPE, text=True, env=environment)
+        if process.returncode:
+            sys.exit(f"{' '.join(command)} failed with exit status {process.returncode}.")
+        seconds = time.perf_counter() - began
+        return process.stdout, {"peak_gb": int(peak.read_text()) * 1024 / 1e9, "seconds": seconds}
 
 
 def same_text(base: str, checkpoint: str) -> bool:
