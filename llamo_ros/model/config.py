@@ -156,7 +156,7 @@ class GenerationConfig:
     link: str = "blend"
     completion: str = "repeated"
     completion_guidance: float = 1.0
-    follow_up_null: str = "empty"
+    follow_up_null: str = "history"
     history: int = 75
 
 

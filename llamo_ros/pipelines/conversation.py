@@ -76,7 +76,8 @@ class Conversation:
             seed: Of the first turn; each further one adds 1.
             history: Most latents of earlier turns that a turn reads, 0 for none; None takes the checkpoint's default.
             null: What guidance measures a follow-up against: "empty" [BOS] [BOM], "history" the same turns and then
-                nothing said ([EOM] [BOM]), or "first", the oldest remembered prompt alone. None likewise.
+                nothing said ([EOM] [BOM]), so that it is the new words that are exaggerated, or "first", the oldest
+                remembered prompt alone. None likewise.
             start_heading: Heading of the first frame, [rad].
             start_xz: Where the pelvis starts, [m].
 
