@@ -21,6 +21,7 @@ from llamo_ros.model.llama import LlamaBranch
 from llamo_ros.model.shards import INDEX, SINGLE, Shards
 from llamo_ros.model.text_tokenizer import TextTokenizer
 
+MIN_POSITIONS = 256  # a prompt, and a window of 75 latents with what follows it
 LICENCE_FILES = ("LICENSE*", "USE_POLICY*", "NOTICE*")
 HUB_FILES = ("config.json", "generation_config.json", "special_tokens_map.json", "tokenizer*", "chat_template*")
 HUB_WEIGHTS = (SINGLE, INDEX, "model-*.safetensors")
@@ -136,6 +137,11 @@ def backbone_of(config: Any, folder: Path) -> BackboneConfig:
         raise CheckpointError(
             f"{folder} is a Llama with {', '.join(found)}, which the text branch does not have. Expected no biases, "
             "hidden_act 'silu', rope_type 'default' or 'llama3' over whole heads, and plain weights."
+        )
+    if config.max_position_embeddings < MIN_POSITIONS:
+        raise CheckpointError(
+            f"{folder} reads {config.max_position_embeddings} positions; at least {MIN_POSITIONS} are needed for a "
+            "prompt and the 10 s of motion behind it. Choose a Llama with a longer context."
         )
     scaling = None
     if rope["rope_type"] == "llama3":

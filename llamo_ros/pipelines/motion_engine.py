@@ -74,6 +74,8 @@ class MotionStream:
     posture of the moment; heading and place go on. "context": the new prompt is read, then the last few latents, and
     latents and decoder go on from there.
 
+    A conversation that switches guidance on or off, or runs out of the model's positions, goes on as "context".
+
     The last two need a model that has learned to leave a motion that it sees: benchmarks/prompt_changes.py tells which
     link a checkpoint follows best.
     """

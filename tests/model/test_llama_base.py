@@ -388,6 +388,8 @@ def damage(folder: Path, kind: str) -> None:
             edit_json(folder / "config.json", lambda config: config.update(hidden_size="64"))
         case "no heads":
             edit_json(folder / "config.json", lambda config: config.update(num_attention_heads=0))
+        case "a short context":
+            edit_json(folder / "config.json", lambda config: config.update(max_position_embeddings=128))
         case "tied embeddings without a table":
             for file in folder.glob("model-*.safetensors"):
                 head = {"model.embed_tokens.weight": "lm_head.weight"}
@@ -413,6 +415,7 @@ def damage(folder: Path, kind: str) -> None:
         ("mixed types", "torch.float16, torch.float32"),
         ("a size that is no number", "no Hugging Face checkpoint"),
         ("no heads", "no Hugging Face checkpoint"),
+        ("a short context", "at least 256"),
         ("tied embeddings without a table", "missing instead of"),
         ("integers", "of type I8;"),
         ("quantised weights", "quantization_config"),
