@@ -8,13 +8,7 @@ from typing import Any
 
 from llamo_ros import __version__
 from llamo_ros.cli import base_commands, motion_commands, training_commands
-from llamo_ros.cli.arguments import DEFAULT_MODEL
-from llamo_ros.cli.arguments import add_command as _command
-from llamo_ros.cli.arguments import add_group as _group
-from llamo_ros.cli.arguments import count as _count
-from llamo_ros.cli.arguments import not_negative as _not_negative
-from llamo_ros.cli.arguments import positive as _positive
-from llamo_ros.cli.arguments import whole as _whole
+from llamo_ros.cli.arguments import DEFAULT_MODEL, add_command, add_group, count, not_negative, positive, whole
 from llamo_ros.cli.data_parser import add_data_commands
 from llamo_ros.cli.motion_parser import add_motion_commands
 from llamo_ros.model.config import BASE_PRESETS, DTYPES, PRESETS, VAE_CHOICES
@@ -33,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"llamo {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    demo = _command(
+    demo = add_command(
         commands,
         "demo",
         motion_commands.demo,
@@ -42,17 +36,17 @@ def make_parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--text", default="a person waves the left hand", help="prompt (default: %(default)s)")
     demo.add_argument("--robot", default=DEFAULT_ROBOT, help="robot, see `llamo robots` (default: %(default)s)")
-    demo.add_argument("--seconds", type=_positive, default=6.0, help="longest motion, [s] (default: %(default)s)")
+    demo.add_argument("--seconds", type=positive, default=6.0, help="longest motion, [s] (default: %(default)s)")
     demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for results (default: %(default)s)")
     demo.add_argument("--checkpoint", default=DEFAULT_MODEL, help="model or checkpoint folder (default: %(default)s)")
 
     add_motion_commands(commands)
     add_data_commands(commands)
 
-    train = _group(
+    train = add_group(
         commands, "train", "Train a model: vae and text, then motion, then export.", "llamo train vae --preset mini"
     )
-    vae = _command(
+    vae = add_command(
         train,
         "vae",
         training_commands.train_vae,
@@ -65,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
     vae.add_argument(
         "--decoder-of", metavar="CHECKPOINT", help="train only the decoder of this model further, on noisier latents"
     )
-    text = _command(
+    text = add_command(
         train,
         "text",
         training_commands.train_text,
@@ -81,7 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="unpacked data, for its texts (default: %(default)s)",
     )
     _start_option(text, "tokenizer and text branch")
-    motion = _command(
+    motion = add_command(
         train,
         "motion",
         training_commands.train_motion,
@@ -117,12 +111,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     motion.add_argument(
         "--workers",
-        type=_whole,
+        type=whole,
         default=1,
         help="processes that read shards ahead, where --data is a folder of shards (default: %(default)s)",
     )
     _sample_option(motion)
-    everything = _command(
+    everything = add_command(
         train,
         "all",
         training_commands.train_all,
@@ -141,12 +135,12 @@ def make_parser() -> argparse.ArgumentParser:
     everything.add_argument("--name", default=DEFAULT_MODEL, help="name of the model (default: %(default)s)")
     everything.add_argument(
         "--share",
-        type=_positive,
+        type=positive,
         default=1.0,
         help="of the steps that the stages' files say, for a shorter or longer training (default: %(default)s)",
     )
     _sample_option(everything)
-    export = _command(
+    export = add_command(
         train,
         "export",
         training_commands.export_checkpoint,
@@ -159,13 +153,17 @@ def make_parser() -> argparse.ArgumentParser:
     export.add_argument("--name", default=DEFAULT_MODEL, help="name of the model (default: %(default)s)")
 
     _base_commands(commands)
-    _command(commands, "models", motion_commands.models, "List the models that come with the package.", "llamo models")
-    _command(commands, "robots", motion_commands.robots, "List the robots that come with the package.", "llamo robots")
+    add_command(
+        commands, "models", motion_commands.models, "List the models that come with the package.", "llamo models"
+    )
+    add_command(
+        commands, "robots", motion_commands.robots, "List the robots that come with the package.", "llamo robots"
+    )
     return parser
 
 
 def _base_commands(commands: Any) -> None:
-    init = _command(
+    init = add_command(
         commands,
         "init",
         base_commands.init,
@@ -178,9 +176,9 @@ def _base_commands(commands: Any) -> None:
     )
     init.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     init.add_argument("--vae", metavar="CHECKPOINT", help="take the motion VAE of this model or checkpoint folder")
-    init.add_argument("--seed", type=_whole, default=0, help="of what is new in the model (default: %(default)s)")
+    init.add_argument("--seed", type=whole, default=0, help="of what is new in the model (default: %(default)s)")
     init.add_argument("--dtype", choices=DTYPES, help="of the weights (default: the base's own)")
-    chat = _command(
+    chat = add_command(
         commands,
         "chat",
         base_commands.chat,
@@ -190,10 +188,10 @@ def _base_commands(commands: Any) -> None:
     chat.add_argument("--checkpoint", default=DEFAULT_MODEL, help="model or checkpoint folder (default: %(default)s)")
     chat.add_argument("--prompt", metavar="TEXT", help="answer this and end")
     chat.add_argument(
-        "--temperature", type=_not_negative, default=0.6, help="0 writes the likeliest answer (default: %(default)s)"
+        "--temperature", type=not_negative, default=0.6, help="0 writes the likeliest answer (default: %(default)s)"
     )
-    chat.add_argument("--max-tokens", type=_count, default=256, help="longest answer (default: %(default)s)")
-    chat.add_argument("--seed", type=_whole, default=0, help="same seed, same answers (default: %(default)s)")
+    chat.add_argument("--max-tokens", type=count, default=256, help="longest answer (default: %(default)s)")
+    chat.add_argument("--seed", type=whole, default=0, help="same seed, same answers (default: %(default)s)")
     chat.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="(default: %(default)s)")
 
 
@@ -202,13 +200,13 @@ def _vae_options(parser: argparse.ArgumentParser) -> None:
         "--loss", choices=("paper", "ours"), help="losses and their recipe (default: the paper's for the body conv)"
     )
     parser.add_argument("--body", choices=VAE_CHOICES["body"], help="conv is the paper's (default: the preset's)")
-    parser.add_argument("--width", type=_count, help="channels inside (default: the preset's)")
-    parser.add_argument("--latent-dim", type=_count, help="channels of a latent (default: the preset's)")
+    parser.add_argument("--width", type=count, help="channels inside (default: the preset's)")
+    parser.add_argument("--latent-dim", type=count, help="channels of a latent (default: the preset's)")
     parser.add_argument(
         "--variance", choices=VAE_CHOICES["variance"], help="what sigma of the noise is (default: the preset's)"
     )
     parser.add_argument("--sigma-per", choices=VAE_CHOICES["sigma_per"], help="one draw each (default: the preset's)")
-    parser.add_argument("--sigma-max", type=_not_negative, help="largest sigma (default: the preset's)")
+    parser.add_argument("--sigma-max", type=not_negative, help="largest sigma (default: the preset's)")
 
 
 def _stage_options(
@@ -219,18 +217,18 @@ def _stage_options(
     parser.add_argument("--preset", choices=presets, default="mini", help="size (default: %(default)s)")
     if with_length:
         length = parser.add_mutually_exclusive_group()
-        length.add_argument("--minutes", type=_positive, help="training time, [min]; the schedule follows it")
-        length.add_argument("--steps", type=_count, help="optimiser steps, in place of minutes")
-        parser.add_argument("--learning-rate", type=_positive, help="peak of the schedule")
-        parser.add_argument("--batch-size", type=_count, help="examples per step")
-        parser.add_argument("--accumulate", type=_count, help="draws whose gradients are averaged before each step")
+        length.add_argument("--minutes", type=positive, help="training time, [min]; the schedule follows it")
+        length.add_argument("--steps", type=count, help="optimiser steps, in place of minutes")
+        parser.add_argument("--learning-rate", type=positive, help="peak of the schedule")
+        parser.add_argument("--batch-size", type=count, help="examples per step")
+        parser.add_argument("--accumulate", type=count, help="draws whose gradients are averaged before each step")
     else:
         parser.set_defaults(batch_size=None)
     parser.add_argument(
-        "--seed", type=_whole, default=0, help="of initialisation, data order, noise (default: %(default)s)"
+        "--seed", type=whole, default=0, help="of initialisation, data order, noise (default: %(default)s)"
     )
     parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="auto", help="(default: %(default)s)")
-    parser.add_argument("--threads", type=_count, default=1, help="CPU threads (default: %(default)s)")
+    parser.add_argument("--threads", type=count, default=1, help="CPU threads (default: %(default)s)")
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="bfloat16 products (default: where fast)")
     parser.add_argument(
         "--compile", action="store_true", help="compile for faster steps, minutes at the start; needs a C++ compiler"

@@ -8,6 +8,7 @@ are the last rows of the part before. Both give the same output, so a clip may c
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import repeat
 
@@ -56,12 +57,12 @@ class Pasts:
         return x
 
 
-class CausalBody(nn.Module):
+class CausalBody(nn.Module, ABC):
     """An encoder or decoder of causal layers; ``run`` calls each of them once, in the order they were made."""
 
+    @abstractmethod
     def run(self, x: Tensor, pasts: Pasts) -> Tensor:
         """Output of the body; every causal layer goes through ``pasts``."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
         """Output, and the state to give with the next part; None is the state before a clip."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from llamo_ros.core.errors import ParameterError
 
@@ -56,3 +58,15 @@ class TrainingSettings:
             raise ParameterError(
                 f"accumulate is {self.accumulate} and patience {self.patience}, expected at least 1 each."
             )
+
+
+def training_values(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values for :class:`TrainingSettings` as a file in ``config/training/`` has them.
+
+    Raises:
+        TypeError: there is no such setting.
+    """
+    unknown = set(given) - {entry.name for entry in fields(TrainingSettings)}
+    if unknown:
+        raise TypeError(f"training has no {', '.join(sorted(unknown))}")
+    return {name: tuple(value) if name == "betas" else value for name, value in given.items()}

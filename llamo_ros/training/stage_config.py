@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from llamo_ros.core.errors import ParameterError
 from llamo_ros.core.resources import config_path
 from llamo_ros.training.losses import LossSettings
 from llamo_ros.training.motion_samples import TaskMix
-from llamo_ros.training.settings import TrainingSettings
+from llamo_ros.training.settings import training_values
 
 STAGES = (1, 2, 3)
 
@@ -59,12 +59,7 @@ def motion_stage(stage: int, preset: str, path: Path | None = None) -> MotionSta
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
         own = data.pop("presets", None) or {}
         data = _merged(data, own.get(preset, {}))
-        training = dict(data.pop("training"))
-        if "betas" in training:
-            training["betas"] = tuple(training["betas"])
-        unknown = set(training) - {field.name for field in fields(TrainingSettings)}
-        if unknown:
-            raise TypeError(f"training has no {', '.join(sorted(unknown))}")
+        training = training_values(data.pop("training"))
         mix = TaskMix(shares=data.pop("tasks"), **data.pop("mix"))
         losses = LossSettings(**data.pop("losses"))
         return MotionStage(stage, tuple(data.pop("trained")), training=training, mix=mix, losses=losses, **data)

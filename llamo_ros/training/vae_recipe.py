@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import yaml
 from llamo_ros.core.errors import ParameterError
 from llamo_ros.core.resources import config_path
 from llamo_ros.model.config import MotionVaeConfig
-from llamo_ros.training.settings import TrainingSettings
+from llamo_ros.training.settings import training_values
 from llamo_ros.training.vae_losses import LOSSES
 
 # Dilations where a preset of the other body has none to offer: the paper's, and those of `mini`.
@@ -54,12 +54,7 @@ def vae_recipe(loss: str, path: Path | None = None) -> VaeRecipe:
     path = path or config_path("training", f"vae_{loss}.yaml")
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        training = dict(data.pop("training"))
-        if "betas" in training:
-            training["betas"] = tuple(training["betas"])
-        unknown = set(training) - {field.name for field in fields(TrainingSettings)}
-        if unknown:
-            raise TypeError(f"training has no {', '.join(sorted(unknown))}")
+        training = training_values(data.pop("training"))
         return VaeRecipe(training=training, **data)
     except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ParameterError(f"{path} does not describe the training of a VAE ({error}).") from error
