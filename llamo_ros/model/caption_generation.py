@@ -17,6 +17,7 @@ from torch import Tensor
 from llamo_ros.core.errors import ParameterError
 from llamo_ros.model.llamo import MOTION, Llamo
 from llamo_ros.model.mixture_of_transformers import KeyValueCache
+from llamo_ros.model.seeded import checked_seed, seeded_generator
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class CaptionOptions:
                 f"temperature is {self.temperature}, top_p {self.top_p} and max_tokens {self.max_tokens}; expected "
                 "0 <= temperature < 100, 0 < top_p <= 1 and max_tokens >= 1."
             )
+        checked_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class MotionPrefix:
 
     @torch.inference_mode()
     def _caption(self, stops: Collection[int], forbidden: list[int], options: CaptionOptions) -> Iterator[CaptionToken]:
-        generator = torch.Generator().manual_seed(int(options.seed))
+        generator = seeded_generator(options.seed)
         cache = self._copy(1 + options.max_tokens)
         token = self._model.end_motion
         for _ in range(options.max_tokens):

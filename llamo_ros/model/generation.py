@@ -21,6 +21,7 @@ from llamo_ros.core.errors import ParameterError
 from llamo_ros.model.latent_sampler import LatentSampler
 from llamo_ros.model.llamo import MOTION, PADDING, Llamo
 from llamo_ros.model.passages import Passage, Prompt
+from llamo_ros.model.seeded import seeded_generator
 from llamo_ros.model.slots import Slot, SlotCache
 
 
@@ -56,7 +57,7 @@ class LatentStream:
     def __init__(self, engine: LatentEngine, first: Passage, seed: int) -> None:
         self.passage, self.is_done, self._made = -1, False, 0
         self._engine = engine
-        self._noise = torch.Generator().manual_seed(int(seed))
+        self._noise = seeded_generator(seed)
         self._waiting: deque[Passage] = deque()
         self._recent: deque[Tensor] = deque(maxlen=engine.window)  # latents, the newest last
         self._slots: list[Slot] = []
@@ -197,7 +198,7 @@ class LatentEngine:
         """A new stream; its first latent comes with the next tick.
 
         Raises:
-            ParameterError: the prompt is too long for the model.
+            ParameterError: the prompt is too long for the model, or the seed is no seed.
         """
         self.check(passage)
         stream = LatentStream(self, passage, seed)

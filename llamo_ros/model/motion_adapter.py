@@ -16,4 +16,5 @@ class MotionMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """X (..., inputs) to (..., outputs), in the dtype of the weights."""
-        return self.norm(self.output(nn.functional.gelu(self.input(x.to(self.input.weight.dtype)))))
+        x = self.output(nn.functional.gelu(self.input(x.to(self.input.weight.dtype))))
+        return self.norm(x.to(self.norm.weight.dtype))  # of another one under autocast

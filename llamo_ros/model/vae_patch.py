@@ -28,7 +28,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x_BLW: Tensor, pasts: Pasts) -> Tensor:
         """Output (B, L, W)."""
-        return x_BLW + self.mix(nn.functional.silu(pasts(self.temporal, self.norm(x_BLW))))
+        normed_BLW = self.norm(x_BLW.to(self.norm.weight.dtype))  # of another one under autocast
+        return x_BLW + self.mix(nn.functional.silu(pasts(self.temporal, normed_BLW)))
 
 
 class PatchStack(CausalBody):

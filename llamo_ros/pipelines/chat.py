@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from llamo_ros.core.errors import CheckpointError, PromptError
 from llamo_ros.model.checkpoint import checkpoint_folder, load_checkpoint
 from llamo_ros.model.llama_base import require_transformers
 from llamo_ros.model.llamo import Llamo
+from llamo_ros.model.seeded import seeded_generator
 from llamo_ros.model.text_generation import TextMemory, TextOptions, generate_text
 from llamo_ros.model.text_tokenizer import TextTokenizer, checked_prompt
 
@@ -47,8 +46,8 @@ class Chat:
         self._tokenizer, self._template = tokenizer, template
         self._options = options or TextOptions()
         self._memory = TextMemory(model, context)
-        self._generator = torch.Generator().manual_seed(seed)
-        self._turns: list[dict[str, str]] = []
+        self._generator = seeded_generator(seed)
+        self._turns: list[dict[str, str]] = []  # with a template
         self._text = [tokenizer.bos]  # without a template
 
     @classmethod
@@ -74,14 +73,17 @@ class Chat:
     def answer(self, text: str) -> Iterator[str]:
         """Pieces of the answer, as they are made. One that is left half-way is remembered as far as it was given.
 
+        A text whose answer is never begun was never said.
+
         Raises:
             PromptError: the text is empty, not text, or too long for the context.
             CheckpointError: the chat template fails.
         """
-        ids = self._ids_of_turn(checked_prompt(text, MAX_CHARACTERS))
-        return self._templated(ids) if self.has_template else self._continued(ids)
+        turns, ids = self._laid_out_turn(checked_prompt(text, MAX_CHARACTERS))
+        return self._templated(turns, ids) if self.has_template else self._continued(ids)
 
-    def _ids_of_turn(self, text: str) -> list[int]:
+    def _laid_out_turn(self, text: str) -> tuple[list[dict[str, str]], list[int]]:
+        """The turns to look back on, this one the last, and the tokens to read."""
         room = self._memory.limit - self._options.max_tokens
         if self.has_template:
             turns = [*self._turns, {"role": "user", "content": text}]
@@ -97,8 +99,7 @@ class Chat:
                 f"text has {needed} tokens and there is room for {max(room, 0)} besides an answer of up to "
                 f"{self._options.max_tokens}. Shorten it, or allow a shorter answer with --max-tokens."
             )
-        self._turns = turns
-        return ids
+        return turns, ids
 
     def _laid_out(self, turns: list[dict[str, str]]) -> list[int]:
         try:
@@ -111,7 +112,8 @@ class Chat:
                 "chat_template.jinja of its folder, or copy that of the base again."
             ) from error
 
-    def _templated(self, ids: list[int]) -> Iterator[str]:
+    def _templated(self, turns: list[dict[str, str]], ids: list[int]) -> Iterator[str]:
+        self._turns = turns
         pieces: list[str] = []
         try:
             for piece in self._tokenizer.pieces(self._tokens(ids)):

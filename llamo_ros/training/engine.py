@@ -25,7 +25,22 @@ from llamo_ros.training.processes import Processes
 def is_launched() -> bool:
     """Whether a launcher has started this process as one of several, or asks for an engine."""
     asked = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 or any(os.environ.get(name) == "true" for name in asked)
+    return _world_size() > 1 or any(os.environ.get(name) == "true" for name in asked)
+
+
+def _world_size() -> int:
+    """Number of processes that the launcher says it started.
+
+    Raises:
+        ParameterError: it says no number.
+    """
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not (size.isascii() and size.isdigit() and int(size) > 0):
+        raise ParameterError(
+            f"the environment variable WORLD_SIZE is {size!r}, expected the number of processes that train together. "
+            "Unset it, or start the command with torchrun or accelerate launch, which set it."
+        )
+    return int(size)
 
 
 def local_part(tensor: Tensor) -> Tensor:

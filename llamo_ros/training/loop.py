@@ -258,7 +258,7 @@ class Trainer:
             self.task.go_to(self.step * self.settings.accumulate)
         self._train_mode()
         processes = self.engine.processes
-        log = TrainingLog(self.folder, self.progress) if processes.is_first else NoLog()
+        log = TrainingLog(self.folder, self.progress, self.step) if processes.is_first else NoLog()
         can_save = processes.count == 1  # an error of one of several leaves the others waiting, and no help in saving
         try:
             while self.progress < 1.0 and not stop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,15 @@ STEPS_PER_ROW = 20
 
 
 class TrainingLog:
-    """Shows and keeps the figures of a run. Scalars for TensorBoard are written where it is installed."""
+    """Shows and keeps the figures of a run. Scalars for TensorBoard are written where it is installed.
 
-    def __init__(self, folder: Path, progress: float) -> None:
+    Of a run that goes on, figures of steps after ``step`` are of one that was killed, and come again; they go.
+    """
+
+    def __init__(self, folder: Path, progress: float, step: int) -> None:
+        _cut_after(folder / LOG, step)
         self._file = (folder / LOG).open("a", encoding="utf-8")
-        self._writer = _scalar_writer(folder / "tensorboard")
+        self._writer = _scalar_writer(folder / "tensorboard", step + 1)
         self._smooth: dict[str, float] = {}
         self._bar = tqdm(
             total=1000,
@@ -76,10 +81,26 @@ class NoLog:
         """Nothing."""
 
 
-def _scalar_writer(folder: Path) -> Any:
+def _cut_after(log: Path, step: int) -> None:
+    """Leave the rows up to ``step``; a row that was cut short when the run was killed goes too."""
+    rows = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    kept = [row for row in rows if _step_of(row) <= step]
+    if step and len(kept) == len(rows):
+        return
+    log.write_text("".join(f"{row}\n" for row in kept if step), encoding="utf-8")
+
+
+def _step_of(row: str) -> float:
+    try:
+        return json.loads(row)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _scalar_writer(folder: Path, first_step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         print("no TensorBoard scalars: `pip install tensorboard` for them; log.jsonl has all figures", file=sys.stderr)
         return None
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(folder), purge_step=first_step)

@@ -38,7 +38,7 @@ def load_state(path: Path, engine: Engine, average: Mapping[str, Tensor]) -> dic
         CheckpointError: the state belongs to another model or cannot be read.
     """
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        state = read_file(path, mmap=True)
         if set(state["parameters"]) != set(engine.parameters):
             raise CheckpointError(f"{path} belongs to a model with other parameters; choose another folder.")
         if not set(state["optimizer"]) <= set(engine.parameters):
@@ -51,6 +51,18 @@ def load_state(path: Path, engine: Engine, average: Mapping[str, Tensor]) -> dic
             raise
         raise CheckpointError(f"{path} cannot be resumed ({error}); delete it to start afresh.") from error
     return state
+
+
+def read_file(path: Path, mmap: bool = False) -> Any:
+    """Inverse of :func:`replace_file`.
+
+    Raises:
+        ValueError: the file is damaged, or of another program.
+    """
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu", mmap=mmap)
+    except Exception as error:  # whatever the damaged bytes lead to; PyTorch's advice is for those who wrote the file
+        raise ValueError(f"damaged, {type(error).__name__}") from error
 
 
 def replace_file(content: Any, path: Path) -> None:

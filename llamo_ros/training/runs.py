@@ -27,6 +27,7 @@ from llamo_ros.training.engine import Engine, alone
 from llamo_ros.training.loop import Trainer, TrainingTask
 from llamo_ros.training.pack import Pack
 from llamo_ros.training.provenance import LICENCES, sources_of, strictest
+from llamo_ros.training.run_state import read_file
 from llamo_ros.training.settings import TrainingSettings
 from llamo_ros.training.shards import ShardSet
 
@@ -322,8 +323,8 @@ def best_of(run: Path, command: str) -> dict[str, Any]:
             f"{path} is missing. Train it with `{command} --out {run}`; the first validation writes it."
         )
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # torch.load raises whatever the damaged bytes lead to
+        return read_file(path)
+    except ValueError as error:
         raise CheckpointError(f"{path} cannot be read ({error}). Train again with `{command}`.") from error
 
 

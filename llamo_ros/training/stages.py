@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from llamo_ros import __version__
-from llamo_ros.core.errors import CheckpointError, ParameterError
+from llamo_ros.core.errors import CheckpointError, DatasetError, ParameterError
 from llamo_ros.model.checkpoint import checkpoint_folder, load_checkpoint, read_config, save_checkpoint
 from llamo_ros.model.config import MotionVaeConfig, preset
 from llamo_ros.model.llamo import Llamo
@@ -41,7 +41,7 @@ from llamo_ros.training.runs import (
     train_in_folder,
     vae_config_of,
 )
-from llamo_ros.training.text_task import TextTask, caption_corpus, initialise_text
+from llamo_ros.training.text_task import TEXTS, TextTask, caption_corpus, initialise_text
 from llamo_ros.training.vae_recipe import default_loss
 from llamo_ros.training.vae_task import VaeTask
 
@@ -129,12 +129,17 @@ def train_text(settings: StageSettings, source: Path, start: str | None = None) 
     ``start`` names a checkpoint whose tokenizer and text branch are trained further, in place of fresh ones.
 
     Raises:
-        DatasetError: there is no pack, or the source lacks its texts.
+        DatasetError: there is no pack, or the source lacks its texts, or those of split val.
         CheckpointError: the run folder belongs to another model, or ``start`` is not a checkpoint of this preset.
     """
     pack = open_pack(settings.data)
     config = preset(settings.preset).backbone
     train, val = caption_corpus(pack, source)
+    if not val:
+        raise DatasetError(
+            f"{source / TEXTS} has no captions of split val, expected some to tell the best weights by. "
+            "Add rows of that split to it."
+        )
 
     def build() -> TrainingTask:
         path = settings.out / TOKENIZER

@@ -1,69 +1,24 @@
-"""The ``llamo`` command: what it does, and that bad input gets one clear line and exit status 2."""
+"""The ``llamo`` command: what its commands write and print, and how it behaves as a process."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import os
-import shutil
 import subprocess
 import sys
 import types
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from llamo_ros import __version__, cli
 from llamo_ros.cli import main
 from llamo_ros.cli.motion_output import MOTION_SUFFIXES
-from llamo_ros.model.checkpoint import save_checkpoint
-from llamo_ros.model.config import preset
-from llamo_ros.model.llamo import Llamo
-from llamo_ros.model.text_tokenizer import TextTokenizer
-from llamo_ros.motion.clip import MotionClip
-from llamo_ros.motion.files import load_motion, save_motion
+from llamo_ros.motion.files import load_motion
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ``tiny`` checkpoint with random weights, in several shards."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    torch.manual_seed(0)
-    model = Llamo(preset("tiny"))
-    tokenizer = TextTokenizer.train(["a person walks forward", "a person waves"] * 5, 300)
-    save_checkpoint(model, tokenizer, folder, {"name": "random", "licence": "none"}, shard_bytes=40_000)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def motion_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seconds in the rest pose, as .npz."""
-    path = tmp_path_factory.mktemp("motion") / "stand.npz"
-    save_motion(MotionClip(np.tile(np.eye(3), (60, 22, 1, 1)), np.tile([0.0, 0.93, 0.0], (60, 1))), path)
-    return path
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs the command, checks that it is refused in one line with exit status 2, and returns the line."""
-
-    def run(*words: object) -> str:
-        status = main([str(word) for word in words])
-        lines = capsys.readouterr().err.strip().splitlines()
-        errors = [line for line in lines if line.startswith("llamo: error: ")]
-        assert status == 2
-        assert len(errors) == 1
-        assert lines[-1] == errors[0]
-        assert "Traceback" not in "".join(lines)
-        return errors[0]
-
-    return run
 
 
 def test_generate_writes_motion_robot_and_picture(
@@ -161,230 +116,6 @@ def test_demo_hands_its_options_to_the_demo_and_returns_its_status(monkeypatch: 
     monkeypatch.setitem(sys.modules, "llamo_ros.nodes.demo", fake)
     assert main(["demo", "--text", "bow", "--seconds", "4", "--out", "x", "--checkpoint", "y"]) == 3
     assert calls == [("bow", "unitree_g1", 4.0, Path("x"), "y")]
-
-
-def test_a_demo_without_ros_says_what_to_do(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    class NoRos(types.ModuleType):
-        def __getattr__(self, name: str) -> object:
-            raise ModuleNotFoundError("No module named 'rclpy'", name="rclpy")
-
-    monkeypatch.setitem(sys.modules, "llamo_ros.nodes.demo", NoRos("llamo_ros.nodes.demo"))
-    assert "requirements/ros.txt" in refused("demo")
-
-
-# Bad input
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [("", "empty"), ("  \n", "empty"), ("walk " * 2000, "10000 characters"), ("walk \udcff", "UTF-8")],
-    ids=["empty", "blank", "long", "bytes"],
-)
-def test_a_prompt_that_cannot_be_performed_is_refused(
-    text: str, says: str, checkpoint: Path, tmp_path: Path, refused: Callable[..., str]
-) -> None:
-    assert says in refused("generate", text, "-o", tmp_path / "x.bvh", "--checkpoint", checkpoint)
-    assert not (tmp_path / "x.bvh").exists()
-
-
-def test_an_output_that_cannot_be_written_is_refused_before_the_work(
-    motion_file: Path, tmp_path: Path, refused: Callable[..., str]
-) -> None:
-    # No checkpoint is given: the refusal comes before one is looked for.
-    line = refused("generate", "walk", "-o", tmp_path / "x.fbx", "--checkpoint", "none")
-    assert ".bvh, .npz or .csv" in line
-    assert "no suffix" in refused("generate", "walk", "-o", tmp_path / "x", "--checkpoint", "none")
-    assert "cannot be made" in refused("generate", "walk", "-o", motion_file / "x.bvh", "--checkpoint", "none")
-    (tmp_path / "x.bvh").mkdir()
-    assert "cannot be written" in refused("generate", "walk", "-o", tmp_path / "x.bvh", "--checkpoint", "none")
-    line = refused("caption", motion_file, "--render", tmp_path / "x.jpg", "--checkpoint", "none")
-    assert ".png, .gif or .mp4" in line
-
-
-def test_a_folder_without_permission_is_refused(
-    tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root, who runs many tests, may write anywhere
-    assert "cannot be written" in refused("generate", "walk", "-o", tmp_path / "x.bvh", "--checkpoint", "none")
-
-
-def test_a_missing_video_encoder_is_found_before_the_work(
-    tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    words = ("generate", "walk", "-o", tmp_path / "x.bvh", "--render", tmp_path / "x.mp4", "--checkpoint", "none")
-    assert "imageio-ffmpeg" in refused(*words)
-
-
-def test_an_unknown_robot_is_refused_with_the_known_ones(tmp_path: Path, refused: Callable[..., str]) -> None:
-    assert "unitree_g1" in refused("generate", "walk", "-o", tmp_path / "x.bvh", "--robot", "c3po")
-
-
-def test_an_unknown_model_is_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
-    assert "no model 'none'" in refused("generate", "walk", "-o", tmp_path / "x.bvh", "--checkpoint", "none")
-
-
-def test_a_missing_shard_is_named(checkpoint: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
-    broken = tmp_path / "broken"
-    shutil.copytree(checkpoint, broken)
-    shard = sorted(broken.glob("*.safetensors"))[1]
-    shard.unlink()
-    assert shard.name in refused("generate", "walk", "-o", tmp_path / "x.bvh", "--checkpoint", broken)
-
-
-def bad_files() -> dict[str, Callable[[Path, Path], Path]]:
-    """Motion files that cannot be read: how each is made from a good .npz in a folder."""
-
-    def latin1(folder: Path, good: Path) -> Path:
-        (folder / "x.bvh").write_bytes(b"HIERARCHY\nROOT H\xfcfte\n{\n")
-        return folder / "x.bvh"
-
-    def cut(folder: Path, good: Path) -> Path:
-        save_motion(load_motion(good), folder / "x.bvh")
-        text = (folder / "x.bvh").read_text()
-        (folder / "x.bvh").write_text(text[: int(0.7 * len(text))])
-        return folder / "x.bvh"
-
-    def changed(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path, Path], Path]:
-        def make(folder: Path, good: Path) -> Path:
-            with np.load(good) as archive:
-                arrays = dict(archive)
-            name = max(arrays, key=lambda key: arrays[key].size)
-            np.savez(folder / "x.npz", **(arrays | {name: change(arrays[name].copy())}))
-            return folder / "x.npz"
-
-        return make
-
-    def with_nan(array: np.ndarray) -> np.ndarray:
-        array[3] = np.nan
-        return array
-
-    def not_zip(folder: Path, good: Path) -> Path:
-        (folder / "x.npz").write_bytes(good.read_bytes()[:200])
-        return folder / "x.npz"
-
-    def short(folder: Path, good: Path) -> Path:
-        save_motion(load_motion(good).sliced(0, 5), folder / "x.npz")
-        return folder / "x.npz"
-
-    return {
-        "not UTF-8": latin1,
-        "BVH cut in the middle": cut,
-        "NPZ with NaN": changed(with_nan),
-        "wrong number of joints": changed(lambda array: array[:, :21]),
-        "NPZ cut short": not_zip,
-        "too few frames": short,
-        "missing": lambda folder, good: folder / "nothing.bvh",
-        "unknown suffix": lambda folder, good: folder / "x.fbx",
-        "a folder": lambda folder, good: folder,
-    }
-
-
-@pytest.mark.parametrize("make", bad_files().values(), ids=bad_files().keys())
-def test_a_motion_file_that_cannot_be_read_is_refused(
-    make: Callable[[Path, Path], Path], motion_file: Path, checkpoint: Path, tmp_path: Path, refused: Callable[..., str]
-) -> None:
-    path = make(tmp_path, motion_file)
-    line = refused("caption", path, "--checkpoint", checkpoint)
-    assert len(line) > 40
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["generate", "walk", "-o", "x.bvh", "--duration", "nan"],
-        ["generate", "walk", "-o", "x.bvh", "--seed", "-1"],
-        ["generate", "walk", "-o", "x.bvh", "--steps", "many"],
-        ["generate", "walk", "-o", "x.bvh", "--solver", "rk4"],
-        ["generate", "walk", "-o", "x.bvh", "--samples", "2", "--best-of", "2"],
-        ["generate", "walk"],
-        ["train", "vae", "--minutes", "1", "--steps", "5"],
-        ["dance"],
-        [],
-    ],
-    ids=" ".join,
-)
-def test_wrong_options_exit_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_info:
-        main(words)
-    assert exit_info.value.code == 2
-    assert "error:" in capsys.readouterr().err
-
-
-def test_options_that_contradict_each_other_are_refused(
-    checkpoint: Path, tmp_path: Path, refused: Callable[..., str]
-) -> None:
-    words = ("generate", "walk", "-o", tmp_path / "x.bvh", "--checkpoint", checkpoint)
-    assert "--duration" in refused(*words, "--duration", 2, "--max-duration", 3)
-    assert "exceeds" in refused(*words, "--min-duration", 4, "--max-duration", 3)
-    assert "600" in refused(*words, "--duration", 601)
-
-
-def test_data_and_training_without_input_are_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
-    assert "index.jsonl" in refused("data", "pack", tmp_path, "--out", tmp_path / "packed")
-    assert "not a readable data pack" in refused("data", "info", tmp_path)
-    assert "llamo data pack" in refused("train", "vae", "--data", tmp_path, "--out", tmp_path / "run", "--steps", 1)
-    assert "llamo train motion" in refused("train", "export", "--motion", tmp_path, "--out", tmp_path / "model")
-
-
-def test_data_is_packed_trained_and_exported_by_command(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_source(tmp_path / "source")
-    sizes = ["--preset", "tiny", "--steps", "2", "--batch-size", "2", "--no-bf16", "--device", "cpu"]
-    assert main(["data", "pack", "source"]) == 0
-    assert main(["data", "info", "data/packed"]) == 0
-    assert "4 sequences" in capsys.readouterr().out
-    assert main(["train", "vae", *sizes]) == 0
-    assert main(["train", "text", *sizes, "--source", "source"]) == 0
-    for stage in ("1", "2", "3"):
-        samples = ["--samples" if stage == "1" else "--no-samples"]
-        assert main(["train", "motion", "--stage", stage, *sizes, *samples]) == 0
-    assert len(list(Path("runs/motion1/samples").glob("000002_*.png"))) == 3
-    assert main(["train", "export", "--out", "model", "--name", "mine"]) == 0
-    assert main(["generate", "walk", "-o", "walk.npz", "--duration", "0.5", "--checkpoint", "model"]) == 0
-    assert json.loads(Path("runs/vae/run.json").read_text())["steps"] == 2
-    assert len(load_motion("walk.npz")) == 16  # whole latents of 4 frames
-
-
-def test_everything_is_trained_by_one_command_and_what_is_finished_is_not_trained_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_source(tmp_path / "source")
-    assert main(["data", "pack", "source"]) == 0
-    everything = ["train", "all", "--preset", "tiny", "--share", "1e-5", "--source", "source", "--no-samples"]
-    everything += ["--no-bf16", "--device", "cpu"]
-    assert main(everything) == 0
-    assert "stage 3" in capsys.readouterr().out
-    assert main(["models"]) == 0
-    assert main(["generate", "walk", "-o", "walk.npz", "--duration", "0.5", "--checkpoint", "runs/checkpoint"]) == 0
-    capsys.readouterr()
-    assert main(everything) == 0
-    assert "==" not in capsys.readouterr().out
-
-
-def test_the_beginning_of_motion_training_is_given_once(tmp_path: Path, refused: Callable[..., str]) -> None:
-    both = ["train", "motion", "--stage", "2", "--base", "llamo-mini", "--start", "runs/motion1"]
-    assert "give one of them" in refused(*both, "--out", tmp_path / "run")
-
-
-def write_source(folder: Path) -> None:
-    """Four clips of 3 s in the layout that training reads."""
-    folder.mkdir()
-    rows = []
-    for number, (kind, split) in enumerate((k, s) for k in ("h3d", "bandai") for s in ("train", "val")):
-        caption = {"text": "a person stands in one place", "start": None, "end": None}
-        row = {"id": str(number), "kind": kind, "split": split, "fps": 30, "shard": "clips.npz", "start": 90 * number}
-        rows.append(row | {"length": 90, "captions": [caption], "licence": "made up"})
-    angles = np.random.default_rng(0).integers(-4000, 4000, (360, 22, 3)).astype(np.int16)
-    walk = 0.05 * np.random.default_rng(1).standard_normal((360, 3)).cumsum(axis=0)
-    np.savez(folder / "clips.npz", rotvec_i16=angles, trans=walk.astype(np.float32))
-    (folder / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    texts = [{"split": split, "captions": [{"text": "a person stands"}]} for split in ("train", "val")]
-    (folder / "texts_humanml3d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
 
 
 # Behaviour as a process

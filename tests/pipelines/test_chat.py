@@ -109,6 +109,19 @@ def test_the_same_seed_gives_the_same_answers(templated: Path) -> None:
     assert one == same != other
 
 
+@pytest.mark.parametrize("kind", ["templated", "plain"])
+def test_a_text_whose_answer_is_never_begun_was_never_said(kind: str, request: pytest.FixtureRequest) -> None:
+    chats = [Chat.from_checkpoint(request.getfixturevalue(kind), options=TextOptions(max_tokens=6)) for _ in range(2)]
+    chats[0].answer("what do you see")
+    assert answers(chats[0], "who are you") == answers(chats[1], "who are you")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.5, "1"])
+def test_a_seed_that_is_no_seed_is_refused(seed: int, templated: Path) -> None:
+    with pytest.raises(ParameterError, match="whole number from 0"):
+        Chat.from_checkpoint(templated, seed=seed)
+
+
 @pytest.mark.parametrize("text", ["", "  \n", "word " * 2000, "bad \udcff byte"], ids=lambda text: repr(text)[:12])
 @pytest.mark.parametrize("kind", ["templated", "plain"])
 def test_text_that_cannot_be_answered_is_refused_and_forgotten(

@@ -141,6 +141,9 @@ def test_prompts_and_options_that_cannot_be_performed_are_refused_and_change_not
     for options in ({"max_duration": 601}, {"min_duration": 4, "max_duration": 3}, {"solver": "x"}, {"flow_steps": 0}):
         with pytest.raises(ParameterError):
             engine.open("walk", **options)
+    for seed in (-1, 2**70, 0.5):
+        with pytest.raises(ParameterError, match="seed"):
+            engine.open("walk", seed=seed)
     assert not engine.streams
     stream = engine.open("walk", max_duration=0.4, min_duration=0.4, **FAST)
     for verb in (stream.change, stream.append):

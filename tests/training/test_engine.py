@@ -160,3 +160,10 @@ def test_without_a_launcher_there_is_one_process_and_stages_for_one_refuse_a_lau
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ParameterError, match="one process"):
         alone("vae")
+
+
+@pytest.mark.parametrize("size", ["abc", "", "0", "-1", "1.5"])
+def test_a_number_of_processes_that_is_none_is_refused(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(ParameterError, match="WORLD_SIZE"):
+        alone("vae")

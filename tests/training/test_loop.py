@@ -173,6 +173,23 @@ def test_figures_are_kept_in_the_log_and_for_tensorboard(tmp_path: Path) -> None
     assert [event.step for event in scalars.Scalars("train/loss")] == [20, 40]
 
 
+def test_the_log_of_a_run_that_was_killed_goes_on_from_its_last_state(tmp_path: Path) -> None:
+    def steps() -> list[int]:
+        rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+        return [row["step"] for row in rows if "train" in row]
+
+    Trainer(Regression(), settings(steps=40), tmp_path).run()
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"step": 60, "train": {"loss": 1.0}}\n{"step": 80, "tr')
+    trainer = Trainer(Regression(), settings(steps=60), tmp_path)
+    assert trainer.resume()
+    trainer.run()
+    assert steps() == [20, 40, 60]
+    (tmp_path / "state.pt").unlink()
+    Trainer(Regression(), settings(steps=20), tmp_path).run()
+    assert steps() == [20]
+
+
 @pytest.mark.parametrize("wrong", [{"steps": 0, "minutes": 0.0}, {"accumulate": 0}, {"patience": 0}])
 def test_settings_outside_their_range_are_refused(wrong: dict) -> None:
     with pytest.raises(ParameterError):

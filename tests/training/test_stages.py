@@ -368,6 +368,29 @@ def test_data_that_cannot_be_learned_from_are_refused_before_training(
         train_vae(stage_settings(data, tmp_path / "vae"))
 
 
+def test_a_text_file_without_captions_to_validate_on_is_refused(
+    packed_folder: Path, source_folder: Path, tmp_path: Path
+) -> None:
+    rows = (source_folder / "texts_humanml3d.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "texts_humanml3d.jsonl").write_text("".join(row for row in rows if json.loads(row)["split"] == "train"))
+    with pytest.raises(DatasetError, match="no captions of split val"):
+        train_text(stage_settings(packed_folder, tmp_path / "text"), tmp_path)
+
+
+def test_damaged_weights_are_named_without_advice_for_programmers(
+    runs: Path, packed_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(runs / "motion", tmp_path / "motion")
+    for name in ("best.pt", "state.pt"):
+        (tmp_path / "motion" / name).write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match="best.pt cannot be read") as caught:
+        export(tmp_path / "motion", tmp_path / "made", "made")
+    assert "weights_only" not in str(caught.value)
+    with pytest.raises(CheckpointError, match="state.pt cannot be resumed") as caught:
+        train_motion(stage_settings(packed_folder, tmp_path / "motion"), JOINT, of_runs(runs))
+    assert "weights_only" not in str(caught.value)
+
+
 def test_captions_that_say_nothing_are_passed_over(runs: Path, source_folder: Path, tmp_path: Path) -> None:
     nothing = [{"text": text, "start": None, "end": None} for text in ("", " . ", ";")]
     data = repacked(
