@@ -6,9 +6,10 @@ from types import ModuleType
 
 import torch
 
-from llamo_ros.core.errors import BackendError
+from llamo_ros.core.errors import BackendError, ParameterError
 
 BACKENDS = ("auto", "reference", "cpu")
+PRECISIONS = ("float32", "bfloat16", "int8")
 
 
 def choose_backend(requested: str, device: torch.device) -> str:
@@ -32,6 +33,43 @@ def choose_backend(requested: str, device: torch.device) -> str:
             "Move them with .cpu(), or use backend='auto' to choose by device."
         )
     return requested
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Those that the "cpu" backend can use on this machine, the fastest first; "portable" is always the last.
+
+    Raises:
+        BackendError: the kernels are not built.
+    """
+    return tuple(compiled_kernels("instruction_sets").instruction_sets())
+
+
+def choose_instruction_set(requested: str | None) -> str:
+    """The one that was asked for, or the fastest of this machine.
+
+    Raises:
+        BackendError: this machine does not have it.
+    """
+    available = instruction_sets()
+    if requested is not None and requested not in available:
+        raise BackendError(
+            f"instruction_set {requested!r} does not run on this machine. It has: {', '.join(available)}."
+        )
+    return requested or available[0]
+
+
+def check_precision(precision: str, backend: str) -> str:
+    """The precision as given: in which the "cpu" backend keeps weights. The reference computes in float32.
+
+    Raises:
+        ParameterError: there is no such precision.
+        BackendError: the backend does not have it.
+    """
+    if precision not in PRECISIONS:
+        raise ParameterError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}.")
+    if backend == "reference" and precision != "float32":
+        raise BackendError(f"backend 'reference' computes in float32, not in {precision}; ask for backend='cpu'.")
+    return precision
 
 
 def compiled_kernels(operation: str) -> ModuleType:
