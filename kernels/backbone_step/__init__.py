@@ -185,7 +185,7 @@ class BackboneStep:
         for name, tensor in tensors.items():
             if tensor.dtype != torch.float32 or tensor.device != self._device:
                 raise ParameterError(
-                    f"{name} is {tensor.dtype} on {tensor.device}, expected torch.float32 on {self._device}. Convert it."
+                    f"{name} is {tensor.dtype} on {tensor.device}, expected torch.float32 on {self._device}."
                 )
         rows = len(tokens)
         if tokens.ndim != 2 or tokens.shape[1] != self._width:
