@@ -1,9 +1,9 @@
 """Causal layers over rows in time with exact streaming state: encoder or decoder of a motion VAE, part by part.
 
-A body is a list of operations. Each convolution needs some rows of its past input; they are the state, zeros before
+A body is a list of operations. Most convolutions need some rows of their past input; those are the state, zeros before
 the first row. Rows may come in parts of any size and give what they give in one go.
 
-    stack = CausalStack([Convolution(weight, bias, kernel=3), Silu(), Convolution(last, None)])  # once: packs the weights
+    stack = CausalStack([Convolution(weight, bias, kernel=3), Silu(), Convolution(last)])  # once: packs the weights
     frames, state = stack(latents, stack.empty_state(batch=1))
 """
 
@@ -55,8 +55,8 @@ class CausalStack:
 
         Raises:
             ShapeError: channels do not fit from one operation to the next.
-            ParameterError: the list is empty or does not begin with a convolution, Keep and Add do not pair up, a number
-                is out of range, or a tensor is not float32 or on another device than the first.
+            ParameterError: the list is empty or does not begin with a convolution, Keep and Add do not pair up, a
+                number is out of range, or a tensor is not float32 or on another device than the first.
             BackendError: backend, instruction set or precision cannot run here, or the kernels are not built.
         """
         if not operations or not isinstance(operations[0], Convolution):
@@ -64,7 +64,7 @@ class CausalStack:
         convolutions = [operation for operation in operations if isinstance(operation, Convolution)]
         self._device, self._inputs = convolutions[0].weight.device, convolutions[0].inputs
         self.outputs, self._strides = _checked(operations, self._device)
-        self.state_shapes = [(operation.lookback, operation.inputs) for operation in convolutions]
+        self.state_shapes = [(c.lookback, c.inputs) for c in convolutions if c.lookback]
         self.backend = choose_backend(backend, self._device)
         self.precision = check_precision(precision, self.backend)
         self.instruction_set = None

@@ -111,8 +111,12 @@ struct Loops {
       float* const values = now.values.get();
       switch (op.kind) {
         case Kind::kConvolution:
-          convolve(op, plan, batch, pasts[convolution], new_pasts[convolution]);
-          ++convolution;
+          if (op.lookback() > 0) {
+            convolve(op, plan, batch, pasts[convolution], new_pasts[convolution]);
+            ++convolution;
+          } else {
+            convolve(op, plan, batch, nullptr, nullptr);
+          }
           break;
         case Kind::kNorm:
           for (std::int64_t r = 0; r < count; ++r)

@@ -21,7 +21,7 @@ def causal_stack(
     Args:
         operations: What is done to the rows, in order.
         x_BTC: Rows, shape (B, T, C).
-        state: Past input of each convolution, shape (B, lookback, channels) each.
+        state: Past input of each convolution that looks back, shape (B, lookback, channels) each.
     """
     pasts: Iterator[Tensor] = iter(state)
     new: list[Tensor] = []
@@ -29,10 +29,11 @@ def causal_stack(
     for operation in operations:
         match operation:
             case Convolution(weight, bias, kernel, dilation, stride):
-                history = torch.cat([next(pasts), x_BTC], dim=1)
+                history = torch.cat([next(pasts), x_BTC], dim=1) if operation.lookback else x_BTC
                 rows = x_BTC.shape[1]
                 taps = [history[:, k * dilation : k * dilation + rows : stride] for k in range(kernel)]
-                new.append(history[:, history.shape[1] - operation.lookback :])
+                if operation.lookback:
+                    new.append(history[:, -operation.lookback :])
                 x_BTC = F.linear(torch.cat(taps, dim=-1), weight, bias)
             case Norm(weight, epsilon):
                 x_BTC = weight * x_BTC * torch.rsqrt(x_BTC.square().mean(-1, keepdim=True) + epsilon)
