@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from types import ModuleType
-
-import torch
+from typing import TYPE_CHECKING
 
 from llamo_ros.core.errors import BackendError, ParameterError
+
+if TYPE_CHECKING:  # kernels on NumPy arrays run in programs without torch
+    import torch
 
 BACKENDS = ("auto", "reference", "cpu")
 PRECISIONS = ("float32", "bfloat16", "int8")
 
 
-def choose_backend(requested: str, device: torch.device) -> str:
+def choose_backend(requested: str, device: torch.device | None) -> str:
     """The backend for tensors on `device`: "reference" (PyTorch, any device) or "cpu" (the compiled kernels).
 
     Args:
         requested: "auto" takes "cpu" for tensors in main memory and "reference" for any others. Other names are taken
             at their word.
-        device: Where the tensors are.
+        device: Where the tensors are; None for NumPy arrays.
 
     Raises:
         BackendError: there is no such backend, or it cannot compute on this device.
@@ -26,8 +28,8 @@ def choose_backend(requested: str, device: torch.device) -> str:
     if requested not in BACKENDS:
         raise BackendError(f"there is no backend {requested!r}. Backends: {', '.join(BACKENDS)}.")
     if requested == "auto":
-        return "cpu" if device.type == "cpu" else "reference"
-    if requested == "cpu" and device.type != "cpu":
+        return "cpu" if device is None or device.type == "cpu" else "reference"
+    if requested == "cpu" and device is not None and device.type != "cpu":
         raise BackendError(
             f"backend 'cpu' was asked for, but the tensors are on {device}. "
             "Move them with .cpu(), or use backend='auto' to choose by device."

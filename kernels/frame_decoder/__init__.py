@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llamo_ros.core.errors import MotionDataError, ParameterError, ShapeError
+from llamo_ros.kernels.backends import choose_backend, compiled_kernels
 from llamo_ros.kernels.frame_decoder import reference
 
 __all__ = ["DecodedFrames", "FrameDecoder"]
@@ -76,11 +77,6 @@ class FrameDecoder:
             ParameterError: `parents` are not in such an order, or an offset is NaN or infinite.
             BackendError: there is no such backend, or the kernels are not built.
         """
-        # Here and not above: it loads torch, which programs that only import this do without.
-        import torch
-
-        from llamo_ros.kernels.backends import choose_backend, compiled_kernels
-
         self._parents = np.array(parents, dtype=np.int64)
         self._offsets = np.array(offsets, dtype=np.float64, order="C")
         self.joint_count = len(self._parents)
@@ -95,7 +91,7 @@ class FrameDecoder:
             )
         if not np.isfinite(self._offsets).all():
             raise ParameterError("offsets contain NaN or infinite values. Check the skeleton.")
-        self.backend = choose_backend(backend, torch.device("cpu"))
+        self.backend = choose_backend(backend, None)
         self._kernels = compiled_kernels("frame_decoder") if self.backend == "cpu" else None
 
     def decode(
