@@ -193,6 +193,8 @@ void run(const Stack& stack, Plan& plan, std::int64_t batch, const Pasts& pasts,
 Plan planned(const Stack& stack, std::int64_t batch, std::int64_t rows) {
   std::int64_t block = rows * padded_size(stack.inputs), taps = 0, quantised = 0, channels = stack.inputs;
   Plan plan;
+  std::vector<std::int64_t> kept;  // values at each depth, of the largest there
+  std::size_t depth = 0;
   for (const Operation& op : stack.operations) {
     if (op.kind == Kind::kConvolution) {
       rows /= op.stride;
@@ -201,9 +203,15 @@ Plan planned(const Stack& stack, std::int64_t batch, std::int64_t rows) {
       channels = op.linear.outputs;
     }
     if (op.kind == Kind::kRepeat) rows *= op.times;
-    if (op.kind == Kind::kKeep) plan.kept.emplace_back(batch * rows * channels);
+    if (op.kind == Kind::kKeep) {
+      if (depth == kept.size()) kept.push_back(0);
+      kept[depth] = std::max(kept[depth], batch * rows * channels);
+      ++depth;
+    }
+    if (op.kind == Kind::kAdd) --depth;
     block = std::max(block, rows * padded_size(channels));
   }
+  for (const std::int64_t size : kept) plan.kept.emplace_back(size);
   plan.now.values = Buffer<float>(batch * block);
   plan.next.values = Buffer<float>(batch * block);
   plan.taps = Buffer<float>(batch * taps);

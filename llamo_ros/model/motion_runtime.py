@@ -1,4 +1,4 @@
-"""MotionRuntime: the parts of a model that make motion, packed once to run fast, shared by all that generate with it."""
+"""MotionRuntime: the parts of a model that make motion, packed once to run fast, for all that generate with it."""
 
 from __future__ import annotations
 

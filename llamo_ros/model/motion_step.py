@@ -46,7 +46,7 @@ class MotionStep:
 
     @torch.no_grad()
     def __call__(self, latents_RC: Tensor, window: SlotWindow) -> Tensor:
-        """Hidden states (R, D) of the latents (normalised), one behind each sequence of the window, which is advanced."""
+        """Hidden states (R, D) of latents (normalised), one behind each sequence of the window, which is advanced."""
         rows, lengths = window.numbers
         cosine_PE, sine_PE = self._cosine_PE, self._sine_PE
         if max(lengths) >= len(cosine_PE):

@@ -56,8 +56,8 @@ def halving(width: int) -> list[Operation]:
 
 
 def doubling(width: int) -> list[Operation]:
-    """The shape of the paper's decoder."""
-    up = [Repeat(2), convolution(width, width, 8, kernel=3)]
+    """The shape of the paper's decoder: residuals at every frame rate."""
+    up = [Keep(), Relu(), convolution(width, width, 12), Add(), Repeat(2), convolution(width, width, 8, kernel=3)]
     return [convolution(width, 6, 9), Relu(), *up, Relu(), *up, convolution(11, width, 10, kernel=3)]
 
 
