@@ -21,7 +21,13 @@ import torch
 from torch import Tensor
 
 from llamo_ros.core.errors import BackendError, ParameterError, ShapeError
-from llamo_ros.kernels.backends import choose_backend, compiled_kernels
+from llamo_ros.kernels.backends import (
+    check_precision,
+    choose_backend,
+    choose_instruction_set,
+    compiled_kernels,
+    instruction_sets,
+)
 from llamo_ros.kernels.flow_sampler import reference
 
 __all__ = ["FlowHeadWeights", "FlowSampler", "instruction_sets"]
@@ -68,13 +74,21 @@ class FlowSampler:
     Attributes:
         backend: "reference" or "cpu", what "auto" became.
         instruction_set: What the "cpu" backend was compiled for, one of :func:`instruction_sets`; None for "reference".
+        precision: In which the weights of the blocks are kept.
         device: Where arguments must be.
         latent_channels: Z.
         width: W.
         blocks: N.
     """
 
-    def __init__(self, weights: FlowHeadWeights, *, backend: str = "auto", instruction_set: str | None = None) -> None:
+    def __init__(
+        self,
+        weights: FlowHeadWeights,
+        *,
+        backend: str = "auto",
+        instruction_set: str | None = None,
+        precision: str = "float32",
+    ) -> None:
         """Copy and pack the weights. Later changes to `weights` have no effect: build a new sampler.
 
         Args:
@@ -82,11 +96,13 @@ class FlowSampler:
             backend: "auto" (the compiled kernel for tensors in main memory, the reference elsewhere), "reference"
                 (PyTorch) or "cpu" (compiled, one thread).
             instruction_set: For the "cpu" backend: one of :func:`instruction_sets`. None takes the fastest.
+            precision: For the "cpu" backend: in which the blocks' weights are kept, "float32", "bfloat16" or "int8".
+                Sums are float32, of int8 exact; input and output layer stay float32.
 
         Raises:
             ShapeError: the shapes do not fit together.
             ParameterError: a tensor is not float32, or not finite, or on another device than the first.
-            BackendError: the backend or instruction set cannot run here, or the kernels are not built.
+            BackendError: the backend, instruction set or precision cannot run here, or the kernels are not built.
         """
         _check_weights(weights)
         self.device = weights.input_weight.device
@@ -94,11 +110,14 @@ class FlowSampler:
         self.blocks = len(weights.first_weight)
         self.backend = choose_backend(backend, self.device)
         self.instruction_set = None
+        self.precision = check_precision(precision, self.backend)
         if self.backend == "cpu":
             kernels = compiled_kernels("flow_sampler")
-            self.instruction_set = _choose_instruction_set(instruction_set)
+            self.instruction_set = choose_instruction_set(instruction_set)
             arrays = (tensor.detach().contiguous().numpy() for tensor in weights.tensors().values())
-            self._weights = kernels.FlowSamplerWeights(*arrays, instruction_set=self.instruction_set)
+            self._weights = kernels.FlowSamplerWeights(
+                *arrays, instruction_set=self.instruction_set, precision=precision
+            )
             self._sample = kernels.flow_sampler
         else:
             if instruction_set is not None:
@@ -190,24 +209,6 @@ class FlowSampler:
             raise ShapeError(time_name, time.shape, f"({wanted})", advice)
         if condition is not None and condition.shape != (rows, row_size):
             raise ShapeError("condition_modulations", condition.shape, f"({rows}, {row_size})", advice)
-
-
-def instruction_sets() -> tuple[str, ...]:
-    """Those that the "cpu" backend can use on this machine, the fastest first; "portable" is always the last.
-
-    Raises:
-        BackendError: the kernels are not built.
-    """
-    return tuple(compiled_kernels("flow_sampler").flow_sampler_instruction_sets())
-
-
-def _choose_instruction_set(requested: str | None) -> str:
-    available = instruction_sets()
-    if requested is not None and requested not in available:
-        raise BackendError(
-            f"instruction_set {requested!r} does not run on this machine. It has: {', '.join(available)}."
-        )
-    return requested or available[0]
 
 
 def _check_weights(weights: FlowHeadWeights) -> None:

@@ -11,6 +11,7 @@ from llamo_ros.cli import base_commands, motion_commands, training_commands
 from llamo_ros.cli.arguments import DEFAULT_MODEL, add_command, add_group, count, not_negative, positive, whole
 from llamo_ros.cli.data_parser import add_data_commands
 from llamo_ros.cli.motion_parser import add_motion_commands
+from llamo_ros.cli.system_parser import add_system_commands
 from llamo_ros.model.config import BASE_PRESETS, DTYPES, PRESETS, VAE_CHOICES
 
 DEFAULT_ROBOT = "unitree_g1"
@@ -153,6 +154,7 @@ def make_parser() -> argparse.ArgumentParser:
     export.add_argument("--name", default=DEFAULT_MODEL, help="name of the model (default: %(default)s)")
 
     _base_commands(commands)
+    add_system_commands(commands)
     add_command(
         commands, "models", motion_commands.models, "List the models that come with the package.", "llamo models"
     )

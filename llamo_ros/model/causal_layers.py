@@ -15,6 +15,8 @@ from itertools import repeat
 import torch
 from torch import Tensor, nn
 
+from llamo_ros.kernels.causal_stack import Convolution, Operation
+
 
 class CausalLinear(nn.Module):
     """Causal convolution over time written as one matrix product on shifted copies of the input.
@@ -33,6 +35,10 @@ class CausalLinear(nn.Module):
         """Rows of past input that the next output depends on."""
         return (self.kernel - 1) * self.dilation + 1 - self.stride
 
+    def operation(self) -> Convolution:
+        """The same for a compiled stack."""
+        return Convolution(self.linear.weight, self.linear.bias, self.kernel, self.dilation, self.stride)
+
     def forward(self, x: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Outputs (B, L, outputs) of rows (B, T, inputs), and the past to give with the next rows; None is silence."""
         if past is None:
@@ -41,6 +47,11 @@ class CausalLinear(nn.Module):
         starts = range(0, self.kernel * self.dilation, self.dilation)
         taps = [history[:, start : start + x.shape[1] : self.stride] for start in starts]
         return self.linear(torch.cat(taps, dim=-1)), history[:, history.shape[1] - self.lookback :]
+
+
+def pointwise(layer: nn.Linear) -> Convolution:
+    """A linear layer for a compiled stack."""
+    return Convolution(layer.weight, layer.bias)
 
 
 class Pasts:
@@ -63,6 +74,10 @@ class CausalBody(nn.Module, ABC):
     @abstractmethod
     def run(self, x: Tensor, pasts: Pasts) -> Tensor:
         """Output of the body; every causal layer goes through ``pasts``."""
+
+    @abstractmethod
+    def operations(self) -> list[Operation]:
+        """The same row by row, for a compiled stack."""
 
     def forward(self, x: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
         """Output, and the state to give with the next part; None is the state before a clip."""

@@ -14,7 +14,7 @@ from llamo_ros.core.errors import CheckpointError
 from llamo_ros.core.resources import assets_path
 from llamo_ros.model.config import LlamoConfig
 from llamo_ros.model.llamo import Llamo
-from llamo_ros.model.shards import Shards, is_finite, write_shards
+from llamo_ros.model.shards import SCALE, Shards, is_finite, write_shards
 from llamo_ros.model.text_tokenizer import TextTokenizer
 
 FORMAT_VERSION = 1
@@ -132,8 +132,8 @@ def load_checkpoint(
 ) -> tuple[Llamo, TextTokenizer]:
     """Model (evaluation mode, frozen) and tokenizer of a checkpoint.
 
-    Weights that are stored in the dtype they have in memory stay in mapped files and are not copied; the others are
-    converted one tensor at a time.
+    Weights that are stored in the dtype they have in memory stay in mapped files and are not copied; the others,
+    those of a quantised checkpoint among them, are converted one tensor at a time.
 
     Args:
         name_or_folder: Name of a shipped model, or a checkpoint folder.
@@ -147,14 +147,8 @@ def load_checkpoint(
     folder = checkpoint_folder(name_or_folder)
     config, _ = read_config(folder)
     model = skeleton(config if dtype is None else replace(config, dtype=dtype))
-    shards = Shards(folder)
     expected = model.state_dict()
-    shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
-    if shapes != shards.shapes:
-        found = shards.shapes
-        wrong = sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name))
-        detail = ", ".join(f"{n}: {found.get(n, 'missing')} instead of {shapes.get(n, 'none')}" for n in wrong[:3])
-        raise CheckpointError(f"{folder} does not fit its config.json in {len(wrong)} tensors ({detail}).")
+    shards = fitting_shards(folder, expected)
     weights, broken = {}, []
     for name, tensor in shards.items():
         if not is_finite(tensor):
@@ -167,6 +161,27 @@ def load_checkpoint(
         )
     model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(False), TextTokenizer.load(folder / "tokenizer.json")
+
+
+def fitting_shards(folder: Path, expected: Mapping[str, Tensor]) -> Shards:
+    """The tensors of a checkpoint folder, which have the names and shapes of those expected.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or names, shapes or types differ.
+    """
+    shards = Shards(folder)
+    found, shapes = shards.shapes, {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    for name, dtype in shards.dtypes.items():
+        if not isinstance(dtype, torch.dtype):
+            raise CheckpointError(
+                f"{folder} is damaged: {name} is of type {dtype}, expected a floating type, or I8 with {name}{SCALE} "
+                "beside it; copy the checkpoint again."
+            )
+    if shapes != found:
+        wrong = sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name))
+        detail = ", ".join(f"{n}: {found.get(n, 'missing')} instead of {shapes.get(n, 'none')}" for n in wrong[:3])
+        raise CheckpointError(f"{folder} does not fit its config.json in {len(wrong)} tensors ({detail}).")
+    return shards
 
 
 def skeleton(config: LlamoConfig) -> Llamo:

@@ -141,6 +141,7 @@ class GenerationConfig:
         follow_up_null: What guidance measures a follow-up against: "empty", "history" or "first", see
             :class:`llamo_ros.pipelines.conversation.Conversation`.
         history: Most latents of earlier turns that a turn of a conversation reads.
+        precision: In which the compiled kernels keep weights: "float32", "bfloat16" or "int8".
     """
 
     flow_steps: int = 50
@@ -158,6 +159,7 @@ class GenerationConfig:
     completion_guidance: float = 1.0
     follow_up_null: str = "history"
     history: int = 75
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from llamo_ros.core.errors import ParameterError
-from llamo_ros.model.latent_sampler import LatentSampler
-from llamo_ros.model.llamo import MOTION, PADDING, Llamo
+from llamo_ros.model.llamo import MOTION, PADDING
+from llamo_ros.model.motion_runtime import MotionRuntime
 from llamo_ros.model.passages import Passage, Prompt
 from llamo_ros.model.seeded import seeded_generator
 from llamo_ros.model.slots import Slot, SlotCache
@@ -165,19 +165,19 @@ class LatentEngine:
     What comes out of a stream does not depend on the others, up to rounding.
     """
 
-    def __init__(self, model: Llamo, bos: int, sampler: LatentSampler, window: int, context: int) -> None:
+    def __init__(self, runtime: MotionRuntime, bos: int, window: int, context: int) -> None:
         """Begin without streams.
 
         Args:
-            model: The model, in evaluation mode.
+            runtime: The model, ready to run.
             bos: Id of [BOS].
-            sampler: Of the model's flow head.
             window: Most latents a stream attends to; with so many it is read anew.
             context: Latents kept then, 0 <= context < window.
 
         Raises:
             ParameterError: ``window`` and ``context`` do not fit together or the model.
         """
+        model = runtime.model
         self.positions = model.config.backbone.max_positions
         if not 0 <= context < window < self.positions:
             raise ParameterError(
@@ -185,7 +185,7 @@ class LatentEngine:
                 f"{self.positions}, the positions of the model."
             )
         self.model, self.bos, self.window, self.context = model, bos, window, context
-        self._sampler = sampler
+        self._runtime = runtime
         self._streams: list[LatentStream] = []
         self._cache = SlotCache(model.config.backbone, model.special_tokens.dtype, model.latent_mean.device)
 
@@ -231,9 +231,7 @@ class LatentEngine:
         latents_NC = self._sampled(streams)
         rows = sorted((slot.row, n, k) for n, stream in enumerate(streams) for k, slot in enumerate(stream._slots))
         slots = [streams[n]._slots[k] for _, n, k in rows]
-        tokens_R1 = torch.full((len(rows), 1), MOTION, device=latents_NC.device)
-        window = self._cache.window(slots, 1)
-        hidden_RD = self.model(tokens_R1, latents_NC[[n for _, n, _ in rows]], window)[:, 0]
+        hidden_RD = self._runtime.step(latents_NC[[n for _, n, _ in rows]], self._cache.window(slots, 1))
         for row, n, k in rows:
             streams[n]._hidden[k] = hidden_RD[row]
         exit_logits_N = self.model.exit_head(torch.stack([stream._hidden[0] for stream in streams]))
@@ -280,7 +278,7 @@ class LatentEngine:
         for (steps, solver, guidance), members in groups.items():
             hidden = [streams[n]._hidden[k] for k in range(1 if guidance == 1.0 else 2) for n in members]
             condition_RD = self.model.projector(torch.stack(hidden))
-            latents_NC[members] = self._sampler(noise_NC[members], condition_RD, guidance, steps, solver)
+            latents_NC[members] = self._runtime.sampler(noise_NC[members], condition_RD, guidance, steps, solver)
         return latents_NC
 
     def _free(self, stream: LatentStream) -> None:

@@ -33,7 +33,14 @@ class LatentSampler:
     threads at once.
     """
 
-    def __init__(self, head: FlowHead, steps: int = 50, solver: str = "euler", backend: str = "auto") -> None:
+    def __init__(
+        self,
+        head: FlowHead,
+        steps: int = 50,
+        solver: str = "euler",
+        backend: str = "auto",
+        precision: str = "float32",
+    ) -> None:
         """Pack the weights. When those of ``head`` change, build a new sampler: only part of them is copied.
 
         Args:
@@ -41,10 +48,11 @@ class LatentSampler:
             steps: Steps of a call that names none.
             solver: Solver of a call that names none, one of ``SOLVERS``.
             backend: Of the velocity field, see :class:`~llamo_ros.kernels.flow_sampler.FlowSampler`.
+            precision: See there.
 
         Raises:
             ParameterError: ``steps`` or ``solver`` is out of range, or a weight is not finite.
-            BackendError: the backend cannot run here.
+            BackendError: backend or precision cannot run here.
         """
         self.steps, self.solver = check_solver(steps, solver)
         if head.dtype != torch.float32:
@@ -61,7 +69,7 @@ class LatentSampler:
             output_bias=head.output.bias,
         )
         self._head = head
-        self._field = FlowSampler(weights, backend=backend)
+        self._field = FlowSampler(weights, backend=backend, precision=precision)
         self._tables: OrderedDict[tuple[int, str], tuple[Tensor, Tensor | None]] = OrderedDict()
 
     @property

@@ -70,11 +70,15 @@ class MotionVae(nn.Module):
             ShapeError: the latents are not (B, L, C), or the state is of other streams.
             ParameterError: the state is of another body, or of ``encode``.
         """
+        self.check_decoded(z_BLC, state)
+        x_BTF, state = self.decoder(z_BLC.to(_dtype(self.decoder)), state)
+        return self.denormalise(_at_least_float32(x_BTF)), state
+
+    def check_decoded(self, z_BLC: Tensor, state: StreamState | None) -> None:
+        """Raise what :meth:`decode` would, before anything is computed."""
         if z_BLC.ndim != 3 or z_BLC.shape[2] != self.config.latent_dim:
             raise ShapeError("latents", tuple(z_BLC.shape), f"(B, L, {self.config.latent_dim})", "Is it another VAE's?")
         _check_state(state, self.decoder, z_BLC.shape[0])
-        x_BTF, state = self.decoder(z_BLC.to(_dtype(self.decoder)), state)
-        return self.denormalise(_at_least_float32(x_BTF)), state
 
     def empty_encoder_state(self, batch: int) -> StreamState:
         """State of ``batch`` streams before their first frame; gives what None gives, and can be joined with others."""

@@ -1,6 +1,9 @@
 """Folders of safetensors files with an index, as Hugging Face lays them out.
 
 They are read one tensor at a time and written shard by shard, so that a model larger than the memory can be copied.
+
+An int8 tensor with a float32 tensor ``<name>.scale`` beside it, one scale per output (row), is a quantised matrix: it
+is given as the float32 matrix that it stands for.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from llamo_ros.core.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+SCALE = ".scale"  # behind the name of a quantised matrix
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -32,14 +36,16 @@ class Shards:
     Attributes:
         folder: Where the files are.
         shapes: Shape of each tensor by name.
-        dtypes: Dtype of each; a type that no weight of this package has (int8, float8) stands as its safetensors name.
+        dtypes: Dtype of each; a type that no weight of this package has (int8 without scales, float8) stands as its
+            safetensors name.
+        quantised: Names of the quantised matrices.
     """
 
     def __init__(self, folder: Path) -> None:
         """Read the index, or the one file where there is none, and the header of each file.
 
         Raises:
-            CheckpointError: a file is missing or damaged.
+            CheckpointError: a file is missing or damaged, or scales do not fit their matrix.
         """
         self.folder = folder
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -53,6 +59,10 @@ class Shards:
                     self.shapes[name] = tuple(header.get_shape())
                     self.dtypes[name] = _DTYPES.get(header.get_dtype(), header.get_dtype())
         self._file_of = {name: file for file, names in self._names_in.items() for name in names}
+        pairs = [name for name, dtype in self.dtypes.items() if dtype == "I8" and name + SCALE in self.shapes]
+        self.quantised = frozenset(pairs)
+        for name in pairs:
+            self._join(name)
 
     def tensor(self, name: str) -> Tensor:
         """One tensor, mapped on its own: its pages are free again when it is.
@@ -60,21 +70,49 @@ class Shards:
         Raises:
             CheckpointError: it holds NaN or infinite values, or its file is damaged.
         """
-        with self._opened(self._file_of[name]) as shard:
-            tensor = shard.get_tensor(name)
+        tensor = self._read(name)
+        tensor = self._dequantised(name, tensor) if name in self.quantised else tensor
         if not is_finite(tensor):
             raise CheckpointError(f"{self.folder} is damaged: {name} holds NaN or infinite values; copy it again.")
         return tensor
 
     def items(self) -> Iterator[tuple[str, Tensor]]:
-        """All tensors with their names, one mapping per file, unchecked.
+        """All tensors with their names, one mapping per file; of their values only scales are checked.
 
         Raises:
-            CheckpointError: a file is damaged.
+            CheckpointError: a file is damaged, or a scale is NaN, infinite or negative.
         """
         for file, names in self._names_in.items():
             with self._opened(file) as shard:
-                yield from ((name, shard.get_tensor(name)) for name in names)
+                for name in names:
+                    if name in self.quantised:
+                        yield name, self._dequantised(name, shard.get_tensor(name))
+                    elif name in self.shapes:  # not the scales of a quantised matrix
+                        yield name, shard.get_tensor(name)
+
+    def _join(self, name: str) -> None:
+        """Make one float32 tensor of a quantised matrix and its scales, in what the outside sees."""
+        shape, scale_shape = self.shapes[name], self.shapes.pop(name + SCALE)
+        scale_dtype = self.dtypes.pop(name + SCALE)
+        if len(shape) != 2 or scale_shape != shape[:1] or scale_dtype != torch.float32:
+            raise CheckpointError(
+                f"{self.folder} is damaged: {name}{SCALE} is {scale_dtype} of shape {scale_shape}, expected float32 "
+                f"and one scale for each row of {name}, which has shape {shape}; copy the checkpoint again."
+            )
+        self.dtypes[name] = torch.float32
+
+    def _read(self, name: str) -> Tensor:
+        with self._opened(self._file_of[name]) as shard:
+            return shard.get_tensor(name)
+
+    def _dequantised(self, name: str, whole_OI: Tensor) -> Tensor:
+        scale_O = self._read(name + SCALE)
+        if not bool((scale_O.isfinite() & (scale_O >= 0)).all()):
+            raise CheckpointError(
+                f"{self.folder} is damaged: {name}{SCALE} holds NaN, infinite or negative values, which are no scales; "
+                "copy the checkpoint again."
+            )
+        return whole_OI.float() * scale_O[:, None]
 
     def _files(self) -> list[str]:
         index = self.folder / INDEX

@@ -107,9 +107,20 @@ class SlotWindow:
         self.is_ragged = min(lengths) != self.length
         self._slots, self._counts, self._tokens = slots, counts, tokens
         self._keys, self._values = keys, values
+        self._numbers = rows, lengths
         self._span = slice(rows[0], rows[-1] + 1) if rows == list(range(rows[0], rows[0] + len(rows))) else None
         self._rows_B = torch.tensor(rows, device=keys.device)
         self._columns_BS = torch.tensor(lengths, device=keys.device)[:, None] + torch.arange(tokens, device=keys.device)
+
+    @property
+    def buffers(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of the whole cache, shape (layers, rows, K, capacity, E) each."""
+        return self._keys, self._values
+
+    @property
+    def numbers(self) -> tuple[list[int], list[int]]:
+        """Row of the cache of each row of the pass, and the tokens it held before."""
+        return self._numbers
 
     def positions(self, count: int, device: torch.device) -> Tensor:
         """Positions of the new tokens, each row from its own length on, shape (B, S)."""

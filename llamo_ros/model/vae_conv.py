@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llamo_ros.model.causal_layers import CausalBody, CausalLinear, Pasts
+from llamo_ros.kernels.causal_stack import Add, Keep, Operation, Relu, Repeat
+from llamo_ros.model.causal_layers import CausalBody, CausalLinear, Pasts, pointwise
 
 HALVINGS = 2  # of the frame rate: 30 Hz, 15 Hz, 7.5 Hz
 
@@ -35,6 +36,10 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor, pasts: Pasts) -> Tensor:
         """Rows of the same shape (B, rows, W)."""
         return x + self.mix(F.relu(pasts(self.temporal, F.relu(x))))
+
+    def operations(self) -> list[Operation]:
+        """The same for a compiled stack."""
+        return [Keep(), Relu(), self.temporal.operation(), Relu(), pointwise(self.mix), Add()]
 
 
 class ConvStage(nn.Module):
@@ -60,6 +65,12 @@ class ConvStage(nn.Module):
             x = block(x, pasts)
         return pasts(self.resample, x.repeat_interleave(2, dim=1)) if self.reverse else x
 
+    def operations(self) -> list[Operation]:
+        """The same for a compiled stack."""
+        blocks = [operation for block in self.blocks for operation in block.operations()]
+        resample = self.resample.operation()
+        return [*blocks, Repeat(2), resample] if self.reverse else [resample, *blocks]
+
 
 class ConvEncoder(CausalBody):
     """Frames (B, T, F) to rows (B, T / 4, outputs)."""
@@ -79,6 +90,11 @@ class ConvEncoder(CausalBody):
         for stage in self.stages:
             x = stage(x, pasts)
         return self.output(pasts(self.last, x))
+
+    def operations(self) -> list[Operation]:
+        """See :class:`CausalBody`."""
+        stages = [operation for stage in self.stages for operation in stage.operations()]
+        return [self.input.operation(), Relu(), *stages, self.last.operation(), pointwise(self.output)]
 
 
 class ConvDecoder(CausalBody):
@@ -100,6 +116,12 @@ class ConvDecoder(CausalBody):
         for stage in self.stages:
             x = stage(x, pasts)
         return pasts(self.output, F.relu(pasts(self.last, x)))
+
+    def operations(self) -> list[Operation]:
+        """See :class:`CausalBody`."""
+        stages = [operation for stage in self.stages for operation in stage.operations()]
+        first = [pointwise(self.widen), self.input.operation(), Relu()]
+        return [*first, *stages, self.last.operation(), Relu(), self.output.operation()]
 
 
 def _initialised(layer: Layer, after_relu: bool = False) -> Layer:

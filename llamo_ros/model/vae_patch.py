@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from llamo_ros.model.causal_layers import CausalBody, CausalLinear, Pasts
+from llamo_ros.kernels.causal_stack import Add, Keep, Norm, Operation, Silu
+from llamo_ros.model.causal_layers import CausalBody, CausalLinear, Pasts, pointwise
 from llamo_ros.model.config import FRAMES_PER_LATENT
 
 
@@ -31,6 +32,11 @@ class ResidualBlock(nn.Module):
         normed_BLW = self.norm(x_BLW.to(self.norm.weight.dtype))  # of another one under autocast
         return x_BLW + self.mix(nn.functional.silu(pasts(self.temporal, normed_BLW)))
 
+    def operations(self) -> list[Operation]:
+        """The same for a compiled stack."""
+        norm = Norm(self.norm.weight, self.norm.eps)
+        return [Keep(), norm, self.temporal.operation(), Silu(), pointwise(self.mix), Add()]
+
 
 class PatchStack(CausalBody):
     """Input layer, residual blocks, output layer."""
@@ -47,6 +53,11 @@ class PatchStack(CausalBody):
         for block in self.blocks:
             x = block(x, pasts)
         return self.output(nn.functional.silu(x))
+
+    def operations(self) -> list[Operation]:
+        """From rows (B, L, inputs) to rows (B, L, outputs), without the folding of frames."""
+        blocks = [operation for block in self.blocks for operation in block.operations()]
+        return [self.input.operation(), *blocks, Silu(), pointwise(self.output)]
 
 
 class PatchEncoder(PatchStack):

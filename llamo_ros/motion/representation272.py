@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llamo_ros.core.errors import MotionDataError, ParameterError, ShapeError
+from llamo_ros.core.errors import ParameterError
+from llamo_ros.kernels.frame_decoder import FrameDecoder
 from llamo_ros.motion.clip import MotionClip
 from llamo_ros.motion.rotations import matrix_to_rows6d, rotation_about_y, rows6d_to_matrix
-from llamo_ros.motion.skeleton import FRAME_RATE, JOINT_COUNT, forward_kinematics
+from llamo_ros.motion.skeleton import FRAME_RATE, JOINT_COUNT, OFFSETS, PARENTS, forward_kinematics
 
 Array = Any
 FEATURE_COUNT = 272
@@ -93,35 +94,35 @@ class StreamingDecoder:
     Joint positions are not read from the features; robots consume rotations, so positions come from FK.
     """
 
-    def __init__(self, start_heading: float = 0.0, start_xz: tuple[float, float] = (0.0, 0.0)) -> None:
+    def __init__(
+        self, start_heading: float = 0.0, start_xz: tuple[float, float] = (0.0, 0.0), *, backend: str = "auto"
+    ) -> None:
+        """Begin.
+
+        Args:
+            start_heading: Before the first frame, [rad].
+            start_xz: Place of the root before the first frame, [m].
+            backend: Of :class:`~llamo_ros.kernels.frame_decoder.FrameDecoder`.
+
+        Raises:
+            BackendError: the backend cannot run here, or the kernels are not built.
+        """
+        self._decoder = FrameDecoder(PARENTS, OFFSETS, backend=backend)
         self._heading = float(start_heading)
-        self._xz = np.array(start_xz, dtype=np.float64)
+        self._xz = float(start_xz[0]), float(start_xz[1])
 
     def decode(self, features: NDArray[np.floating]) -> MotionClip:
         """Frames of one chunk of features (T, 272), continuing where the last chunk ended.
 
         Raises:
             ShapeError: ``features`` is not (T, 272).
-            MotionDataError: a value is NaN or infinite; the carried state is left as it was.
+            MotionDataError: a value is NaN or infinite, or rows do not make a rotation; the carried state is left as
+                it was.
         """
-        features = np.asarray(features, dtype=np.float64)
-        if features.ndim != 2 or features.shape[1] != FEATURE_COUNT:
-            raise ShapeError("features", features.shape, "(T, 272)", "See representation272 for the layout.")
-        if not np.isfinite(features).all():
-            raise MotionDataError("features contain NaN or infinite values; the chunk is rejected.")
-        headings = self._heading + np.cumsum(heading_change(features))
-        before = np.concatenate([[self._heading], headings[:-1]])
-        local = np.zeros((len(features), 3))
-        local[:, [0, 2]] = features[:, ROOT_DISPLACEMENT]
-        steps = (rotation_about_y(before) @ local[..., None])[..., 0]
-        roots = np.cumsum(steps, axis=0)
-        roots[:, [0, 2]] += self._xz
-        roots[:, 1] = features[:, POSITIONS.start + 1]
-        rotations = local_rotations(features)
-        rotations[:, 0] = rotation_about_y(headings) @ rotations[:, 0]
-        if len(features):
-            self._heading, self._xz = float(headings[-1]), roots[-1, [0, 2]].copy()
-        return MotionClip(rotations, roots)
+        frames = self._decoder.decode(features, self._heading, self._xz)
+        clip = MotionClip(frames.rotations, frames.root_positions)
+        self._heading, self._xz = frames.heading, frames.xz
+        return clip
 
 
 def decode_features(features: NDArray[np.floating]) -> MotionClip:

@@ -12,6 +12,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from llamo_ros.core.errors import ShapeError
+from llamo_ros.kernels.frame_decoder import FrameDecoder
 
 Array = Any  # numpy.ndarray or torch.Tensor
 
@@ -100,6 +101,11 @@ def forward_kinematics(local_rotations: Array, root_positions: Array) -> tuple[A
         raise ShapeError("local_rotations", tuple(local_rotations.shape), "(..., 22, 3, 3)", "Use the smpl22 skeleton.")
     if tuple(root_positions.shape) != (*local_rotations.shape[:-3], 3):
         raise ShapeError("root_positions", tuple(root_positions.shape), f"{(*local_rotations.shape[:-3], 3)}")
+    if isinstance(local_rotations, np.ndarray) and local_rotations.dtype == root_positions.dtype == np.float64:
+        placed = _frame_decoder().forward_kinematics(
+            local_rotations.reshape(-1, JOINT_COUNT, 3, 3), root_positions.reshape(-1, 3)
+        )
+        return tuple(array.reshape(*local_rotations.shape[:-3], *array.shape[1:]) for array in placed)
     xp = array_namespace(local_rotations)
     rotations: list[Array] = [None] * JOINT_COUNT
     positions: list[Array] = [None] * JOINT_COUNT
@@ -114,6 +120,11 @@ def forward_kinematics(local_rotations: Array, root_positions: Array) -> tuple[A
             rotations[joint] = turned[..., slot, :, :]
             positions[joint] = positions[parent] + moved[..., slot, :]
     return xp.stack(positions, axis=-2), xp.stack(rotations, axis=-3)
+
+
+@lru_cache(maxsize=1)
+def _frame_decoder() -> FrameDecoder:
+    return FrameDecoder(PARENTS, OFFSETS)
 
 
 @lru_cache(maxsize=64)

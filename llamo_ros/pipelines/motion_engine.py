@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from llamo_ros.core.errors import ParameterError
 from llamo_ros.model.config import FRAMES_PER_LATENT
 from llamo_ros.model.generation import LatentEngine, LatentStep, LatentStream
-from llamo_ros.model.latent_sampler import LatentSampler
 from llamo_ros.model.llamo import Llamo
+from llamo_ros.model.motion_runtime import MotionRuntime
 from llamo_ros.model.passages import Passage, Prompt
 from llamo_ros.model.stream_state import StreamState, join_states, take_rows
 from llamo_ros.model.text_tokenizer import TextTokenizer, checked_prompt
@@ -157,9 +157,9 @@ class MotionStream:
 
 
 class MotionEngine:
-    """Performs prompts as streams of motion, all of them together. Model and sampler are only read.
+    """Performs prompts as streams of motion, all of them together. Model and runtime are only read.
 
-    An engine and its streams belong to one thread at a time; several engines may share a model and a sampler.
+    An engine and its streams belong to one thread at a time; several engines may share a model and a runtime.
     What comes out of a stream does not depend on the others, up to rounding: 1e-4 of a latent in float32, a few
     hundredths in bfloat16, whose products are rounded differently in a batch of another size.
 
@@ -168,21 +168,21 @@ class MotionEngine:
     """
 
     def __init__(
-        self, model: Llamo, tokenizer: TextTokenizer, *, sampler: LatentSampler | None = None, backend: str = "auto"
+        self, model: Llamo, tokenizer: TextTokenizer, *, runtime: MotionRuntime | None = None, backend: str = "auto"
     ) -> None:
         """Begin without streams.
 
         Args:
             model: The model, in evaluation mode.
             tokenizer: Its tokenizer.
-            sampler: Of the model's flow head; None makes one.
-            backend: Of that sampler: auto, cpu or reference.
+            runtime: The model, ready to run; None makes it so.
+            backend: Of that: auto, cpu or reference.
         """
         self.model = model
         self._tokenizer = tokenizer
-        sampler = sampler or LatentSampler(model.flow_head, backend=backend)
+        self._runtime = runtime or MotionRuntime(model, backend)
         defaults = model.config.generation
-        self._latents = LatentEngine(model, tokenizer.bos, sampler, defaults.window, defaults.window_context)
+        self._latents = LatentEngine(self._runtime, tokenizer.bos, defaults.window, defaults.window_context)
         self._streams: dict[LatentStream, MotionStream] = {}
         self._decoded: list[LatentStream] = []  # rows of the decoder's state
         self._state: StreamState | None = None
@@ -289,7 +289,7 @@ class MotionEngine:
                 state = None
                 if members is old:
                     state = self._state if rows == list(range(len(self._decoded))) else take_rows(self._state, rows)
-                features[members], state = self.model.vae.decode(latents_NC[members][:, None], state)
+                features[members], state = self._runtime.decode(latents_NC[members][:, None], state)
                 states.append(state)
         self._state = states[0] if len(states) == 1 else join_states(states)
         self._decoded = [streams[n] for n in old + new]

@@ -12,8 +12,8 @@ import torch
 
 from llamo_ros.core.errors import ParameterError
 from llamo_ros.model.checkpoint import load_checkpoint
-from llamo_ros.model.latent_sampler import LatentSampler
 from llamo_ros.model.llamo import Llamo
+from llamo_ros.model.motion_runtime import MotionRuntime
 from llamo_ros.model.text_tokenizer import TextTokenizer
 from llamo_ros.motion.clip import MotionClip, concatenated
 from llamo_ros.pipelines.motion_engine import MotionChunk, MotionEngine, MotionStream
@@ -38,13 +38,20 @@ class TextToMotion:
     of :meth:`stream` may be taken from different threads.
     """
 
-    def __init__(self, model: Llamo, tokenizer: TextTokenizer, backend: str = "auto") -> None:
+    def __init__(
+        self, model: Llamo, tokenizer: TextTokenizer, backend: str = "auto", precision: str | None = None
+    ) -> None:
         self._model, self._tokenizer = model, tokenizer
-        self._sampler = LatentSampler(model.flow_head, backend=backend)
+        self._runtime = MotionRuntime(model, backend, precision)
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint: str | Path = "llamo-mini", device: str = "cpu", threads: int = 1, backend: str = "auto"
+        cls,
+        checkpoint: str | Path = "llamo-mini",
+        device: str = "cpu",
+        threads: int = 1,
+        backend: str = "auto",
+        precision: str | None = None,
     ) -> TextToMotion:
         """Load a shipped model by name, or a checkpoint folder.
 
@@ -52,14 +59,15 @@ class TextToMotion:
             checkpoint: Name or folder.
             device: PyTorch device.
             threads: CPU threads of PyTorch in this process; one is enough for ``llamo-mini`` and leaves the rest free.
-            backend: Of the flow sampler: auto, cpu or reference.
+            backend: Of the kernels: auto, cpu or reference.
+            precision: In which compiled kernels keep weights: float32, bfloat16 or int8; None takes the checkpoint's.
 
         Raises:
             CheckpointError: the checkpoint is unknown, incomplete or damaged.
         """
         torch.set_num_threads(threads)
         model, tokenizer = load_checkpoint(checkpoint, device)
-        return cls(model, tokenizer, backend)
+        return cls(model, tokenizer, backend, precision)
 
     @property
     def model(self) -> Llamo:
@@ -73,7 +81,7 @@ class TextToMotion:
 
     def engine(self) -> MotionEngine:
         """A new engine for streams that are made together, and whose prompts change; see there."""
-        return MotionEngine(self._model, self._tokenizer, sampler=self._sampler)
+        return MotionEngine(self._model, self._tokenizer, runtime=self._runtime)
 
     def warm_up(self) -> None:
         """Make one latent and drop it, so that the first prompt is not the slow one."""

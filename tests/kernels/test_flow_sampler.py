@@ -105,6 +105,72 @@ def test_every_instruction_set_of_this_machine_matches_the_reference(
         assert_close(latents, definition(weights, arguments, guidance_scale), arguments["noise"])
 
 
+# Of the displacement. A bfloat16 weight is off by up to 2^-9 of itself, an int8 weight by 1/254 of the largest of its
+# output, an activation likewise; errors of the layers add up. Worst seen here: 7e-3 and 4.4e-2,
+# with guidance, which multiplies them.
+PRECISION_TOLERANCES = {"float32": TOLERANCE, "bfloat16": 1.5e-2, "int8": 9e-2}
+
+
+@pytest.mark.parametrize("precision", PRECISION_TOLERANCES)
+@pytest.mark.parametrize("instruction_set", instruction_sets())
+def test_rounded_weights_stay_close_to_the_reference(instruction_set: str, precision: str) -> None:
+    for width, samples, guidance_scale in [(8, 1, None), (63, 3, 2.0), (256, 9, None), (256, 1, 2.0)]:
+        weights = make_weights(width, 5, 2)
+        arguments = make_arguments(weights, samples, 6, guidance_scale is not None)
+        sampler = FlowSampler(weights, backend="cpu", instruction_set=instruction_set, precision=precision)
+        latents = sampler(**arguments, guidance_scale=guidance_scale)
+        expected = definition(weights, arguments, guidance_scale)
+        displacement = (expected - arguments["noise"]).abs().max()
+        error = (latents - expected).abs().max() / displacement
+        assert error <= PRECISION_TOLERANCES[precision]
+        assert precision == "float32" or error > TOLERANCE, "weights are rounded"
+
+
+def test_int8_is_the_same_on_every_instruction_set() -> None:
+    weights = make_weights(63, 5, 2)
+    arguments = make_arguments(weights, 3, 4, guided=True)
+    latents = [
+        FlowSampler(weights, backend="cpu", instruction_set=name, precision="int8")(**arguments, guidance_scale=2.0)
+        for name in instruction_sets()
+    ]
+    for other in latents[1:]:
+        # Whole numbers are summed exactly; where a float is rounded otherwise, one may become its neighbour.
+        assert (other - latents[0]).abs().max() <= 2e-2 * (latents[0] - arguments["noise"]).abs().max()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_a_row_does_not_depend_on_the_rows_beside_it_in_any_precision(precision: str) -> None:
+    weights = make_weights(63, 5, 2)
+    arguments = make_arguments(weights, 7, 4, guided=False)
+    sampler = FlowSampler(weights, backend="cpu", precision=precision)
+    together = sampler(**arguments)
+    for row in range(7):
+        one = {
+            name: tensor if name == "time_modulations" else tensor[row : row + 1] for name, tensor in arguments.items()
+        }
+        torch.testing.assert_close(sampler(**one)[0], together[row], rtol=0, atol=0)
+
+
+def test_nan_does_not_disappear_in_int8() -> None:
+    weights = make_weights(63, 5, 2)
+    arguments = make_arguments(weights, 2, 4, guided=False)
+    sampler = FlowSampler(weights, backend="cpu", precision="int8")
+    for name, tensor in arguments.items():
+        for value in (torch.nan, torch.inf):
+            broken = tensor.clone()
+            broken[-1, -1] = value
+            with pytest.raises(ParameterError, match=name):
+                sampler(**(arguments | {name: broken}))
+
+
+def test_a_precision_that_is_not_there_is_refused() -> None:
+    weights = make_weights(8, 4, 1)
+    with pytest.raises(ParameterError, match="float32, bfloat16, int8"):
+        FlowSampler(weights, precision="int4")
+    with pytest.raises(BackendError, match="reference"):
+        FlowSampler(weights, backend="reference", precision="int8")
+
+
 @pytest.mark.parametrize("guidance_scale", [None, 2.0], ids=["plain", "guided"])
 def test_reference_backend_in_float32_matches_float64(guidance_scale: float | None) -> None:
     weights = make_weights(63, 5, 2)

@@ -9,8 +9,8 @@ import torch
 from llamo_ros.core.errors import ParameterError
 from llamo_ros.model.config import preset
 from llamo_ros.model.generation import LatentEngine, LatentStep, LatentStream
-from llamo_ros.model.latent_sampler import LatentSampler
 from llamo_ros.model.llamo import MOTION, Llamo
+from llamo_ros.model.motion_runtime import MotionRuntime
 from llamo_ros.model.passages import Passage, Prompt, SamplingOptions
 
 BOS = 1
@@ -18,7 +18,7 @@ ENDLESS = {"max_latents": None, "exit_threshold": 2.0}
 
 
 def engine_of(model: Llamo, window: int = 40, context: int = 6) -> LatentEngine:
-    return LatentEngine(model, BOS, LatentSampler(model.flow_head), window, context)
+    return LatentEngine(MotionRuntime(model), BOS, window, context)
 
 
 def passage(ids: list[int], link: str = "context", context: int = 0, **options: float | str | None) -> Passage:

@@ -81,8 +81,8 @@ def foreseen(tokenizer: TextTokenizer) -> Callable[[MotionClip, int], MotionComp
         config = replace(preset("tiny"), vae=MotionVaeConfig(latent_dim=4 * 272, width=32))
         model = Llamo(config).eval().requires_grad_(False)
         model.vae = LosslessVae()
-        pipeline = TextToMotion(model, tokenizer)
-        pipeline._sampler = Foresight(given_motion(model, clip).latents[frame // FRAMES_PER_LATENT :])
+        pipeline = TextToMotion(model, tokenizer, backend="reference")
+        pipeline._runtime.sampler = Foresight(given_motion(model, clip).latents[frame // FRAMES_PER_LATENT :])
         return MotionCompletion(pipeline)
 
     return make

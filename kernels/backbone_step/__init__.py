@@ -1,0 +1,245 @@
+"""The next token of one or many sequences through all layers of a Llama branch, with its key-value cache.
+
+Between two latents a Mixture-of-Transformers (LLaMo, arXiv 2602.12370, section 3.2) does nothing but this, with the
+motion branch: RMSNorm, rotary embedding, grouped-query attention over the cache, SwiGLU.
+
+    step = BackboneStep(weights)  # once: packs the weights
+    hidden = step(tokens, cosine, sine, keys, values, cache_rows=[0, 1], lengths=[17, 4])
+"""
+
+# R rows, D width, H heads, K key/value heads, E head width, F feed-forward width, L columns of the cache
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from llamo_ros.core.errors import BackendError, ParameterError, ShapeError
+from llamo_ros.kernels.backbone_step import reference
+from llamo_ros.kernels.backends import check_precision, choose_backend, choose_instruction_set, compiled_kernels
+
+__all__ = ["BackboneStep", "BranchWeights", "LayerWeights"]
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """One layer; matrices are (outputs, inputs) as in ``torch.nn.Linear``, without bias.
+
+    Attributes:
+        attention_norm: Weight of the RMSNorm before attention, shape (D,).
+        query_key_value: Queries, then keys, then values, shape ((H + 2 K) E, D).
+        attention_output: Shape (D, H E).
+        feed_forward_norm: Weight of the RMSNorm before SwiGLU, shape (D,).
+        gate_up: What goes through SiLU, then what it is multiplied with, shape (2 F, D).
+        down: Shape (D, F).
+    """
+
+    attention_norm: Tensor
+    query_key_value: Tensor
+    attention_output: Tensor
+    feed_forward_norm: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> LayerWeights:
+        """The same layer with `function` applied to each tensor."""
+        return LayerWeights(*(function(getattr(self, field.name)) for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class BranchWeights:
+    """All layers of a branch.
+
+    Attributes:
+        heads: H.
+        kv_heads: K, a divisor of H.
+        head_width: E, even.
+        norm: Weight of the final RMSNorm, shape (D,).
+        norm_epsilon: Added to the mean square in every RMSNorm.
+        layers: From the first to the last.
+    """
+
+    heads: int
+    kv_heads: int
+    head_width: int
+    norm: Tensor
+    norm_epsilon: float
+    layers: tuple[LayerWeights, ...]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> BranchWeights:
+        """The same branch with `function` applied to each tensor."""
+        return replace(self, norm=function(self.norm), layers=tuple(layer.map(function) for layer in self.layers))
+
+
+class BackboneStep:
+    """Runs tokens through fixed weights. Safe to call from several threads at once on different rows of a cache.
+
+    Attributes:
+        backend: "reference" or "cpu", what "auto" became.
+        instruction_set: What the "cpu" backend runs on, one of :func:`~llamo_ros.kernels.backends.instruction_sets`.
+        precision: In which the weights are kept.
+    """
+
+    def __init__(
+        self,
+        weights: BranchWeights,
+        *,
+        backend: str = "auto",
+        instruction_set: str | None = None,
+        precision: str = "float32",
+    ) -> None:
+        """Copy and pack the weights.
+
+        Args:
+            weights: Float32, all on one device, at least one layer.
+            backend: "auto" (the compiled kernel for tensors in main memory, the reference elsewhere), "reference"
+                (PyTorch) or "cpu" (compiled, one thread).
+            instruction_set: For the "cpu" backend: one of those of this machine. None takes the fastest.
+            precision: For the "cpu" backend: "float32", "bfloat16" or "int8". Sums are float32, of int8 exact.
+
+        Raises:
+            ShapeError: the shapes do not fit together.
+            ParameterError: a tensor is not float32, or on another device than the first.
+            BackendError: backend, instruction set or precision cannot run here, or the kernels are not built.
+        """
+        _check_weights(weights)
+        self._device, self._width = weights.norm.device, len(weights.norm)
+        self._shape = (len(weights.layers), weights.kv_heads, weights.head_width)
+        self.backend = choose_backend(backend, self._device)
+        self.precision = check_precision(precision, self.backend)
+        self.instruction_set = None
+        if self.backend == "cpu":
+            kernels = compiled_kernels("backbone_step")
+            self.instruction_set = choose_instruction_set(instruction_set)
+            self._branch = kernels.BackboneBranch(
+                weights.heads,
+                weights.kv_heads,
+                weights.head_width,
+                weights.norm.detach().numpy(),
+                weights.norm_epsilon,
+                self.instruction_set,
+                precision,
+            )
+            for layer in weights.layers:
+                self._branch.add_layer(*(getattr(layer, f.name).detach().contiguous().numpy() for f in fields(layer)))
+            self._step = kernels.backbone_step
+        elif instruction_set is not None:
+            raise BackendError(
+                f"instruction_set {instruction_set!r} means nothing to backend {self.backend!r}. "
+                "Leave it out, or ask for backend='cpu'."
+            )
+        else:
+            self._branch = weights.map(lambda tensor: tensor.detach().clone())
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        tokens_RD: Tensor,
+        cosine_RE: Tensor,
+        sine_RE: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        cache_rows: Sequence[int],
+        lengths: Sequence[int],
+    ) -> Tensor:
+        """Final hidden states of one more token per row, normed, shape (R, D), fresh memory.
+
+        Args:
+            tokens_RD: Embedded tokens, float32, shape (R, D).
+            cosine_RE: Cosine of the angle of each channel at the row's position, shape (R, E).
+            sine_RE: Sine likewise.
+            keys: Of all layers, float32, contiguous, shape (layers, rows, K, L, E). Column ``lengths[r]`` of row
+                ``cache_rows[r]`` is written.
+            values: Likewise.
+            cache_rows: Row of the cache of each row, R of them, none twice.
+            lengths: Earlier tokens of each row, R of them, each below L.
+
+        Raises:
+            ShapeError: a shape does not fit the weights or the other arguments.
+            ParameterError: a tensor is not float32 or elsewhere than the weights, a cache is not contiguous, or a row
+                or length is out of range.
+        """
+        self._check_call(tokens_RD, cosine_RE, sine_RE, keys, values, cache_rows, lengths)
+        if self.backend == "reference":
+            rows, past = list(cache_rows), list(lengths)
+            return reference.backbone_step(self._branch, tokens_RD, cosine_RE, sine_RE, keys, values, rows, past)
+        arrays = (tensor.detach().contiguous().numpy() for tensor in (tokens_RD, cosine_RE, sine_RE, keys, values))
+        indexes = (torch.tensor(list(numbers), dtype=torch.int64).numpy() for numbers in (cache_rows, lengths))
+        return torch.from_numpy(self._step(self._branch, *arrays, *indexes))
+
+    def _check_call(
+        self,
+        tokens: Tensor,
+        cosine: Tensor,
+        sine: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        cache_rows: Sequence[int],
+        lengths: Sequence[int],
+    ) -> None:
+        layers, kv_heads, head_width = self._shape
+        tensors = {"tokens": tokens, "cosine": cosine, "sine": sine, "keys": keys, "values": values}
+        for name, tensor in tensors.items():
+            if tensor.dtype != torch.float32 or tensor.device != self._device:
+                raise ParameterError(
+                    f"{name} is {tensor.dtype} on {tensor.device}, expected torch.float32 on {self._device}."
+                )
+        rows = len(tokens)
+        if tokens.ndim != 2 or tokens.shape[1] != self._width:
+            raise ShapeError("tokens", tokens.shape, f"(R, {self._width})", "The width is that of the weights.")
+        for name in ("cosine", "sine"):
+            if tensors[name].shape != (rows, head_width):
+                raise ShapeError(name, tensors[name].shape, f"({rows}, {head_width})", "A row for each token.")
+        wanted = f"({layers}, rows, {kv_heads}, L, {head_width})"
+        for name in ("keys", "values"):
+            shape = tensors[name].shape
+            if len(shape) != 5 or (shape[0], shape[2], shape[4]) != self._shape or shape != keys.shape:
+                raise ShapeError(name, shape, wanted, "Layers, heads and head width are those of the weights.")
+            if not tensors[name].is_contiguous():
+                raise ParameterError(f"{name} is not contiguous, so it cannot be written in place. Pass a whole cache.")
+        if len(cache_rows) != rows or len(lengths) != rows:
+            raise ParameterError(
+                f"there are {rows} tokens, {len(cache_rows)} cache_rows and {len(lengths)} lengths; expected as many."
+            )
+        if rows and not (0 <= min(cache_rows) and max(cache_rows) < keys.shape[1] and len(set(cache_rows)) == rows):
+            raise ParameterError(f"cache_rows are {list(cache_rows)}, expected different ones below {keys.shape[1]}.")
+        if rows and not (0 <= min(lengths) and max(lengths) < keys.shape[3]):
+            raise ParameterError(
+                f"lengths are {list(lengths)}, expected 0 to {keys.shape[3] - 1}; make the cache longer."
+            )
+
+
+def _check_weights(weights: BranchWeights) -> None:
+    """Raise unless every tensor is float32 on one device and the shapes fit together."""
+    heads, kv_heads, head_width = weights.heads, weights.kv_heads, weights.head_width
+    if not weights.layers:
+        raise ParameterError("the branch has no layers, expected at least one.")
+    if min(heads, kv_heads, head_width) < 1 or heads % kv_heads or head_width % 2:
+        raise ParameterError(
+            f"heads is {heads}, kv_heads {kv_heads} and head_width {head_width}; expected kv_heads to divide heads and "
+            "head_width to be even."
+        )
+    width, ffn_width = len(weights.norm), weights.layers[0].down.shape[-1]
+    expected = {
+        "attention_norm": (width,),
+        "query_key_value": ((heads + 2 * kv_heads) * head_width, width),
+        "attention_output": (width, heads * head_width),
+        "feed_forward_norm": (width,),
+        "gate_up": (2 * ffn_width, width),
+        "down": (width, ffn_width),
+    }
+    for index, layer in enumerate(weights.layers):
+        for name, shape in expected.items():
+            tensor = getattr(layer, name)
+            if tensor.shape != shape:
+                raise ShapeError(
+                    f"{name} of layer {index}", tensor.shape, str(shape), "All layers have the same sizes."
+                )
+            if tensor.dtype != torch.float32 or tensor.device != weights.norm.device:
+                raise ParameterError(
+                    f"{name} of layer {index} is {tensor.dtype} on {tensor.device}, expected torch.float32 on "
+                    f"{weights.norm.device}."
+                )

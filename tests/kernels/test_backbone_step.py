@@ -1,0 +1,197 @@
+"""The backbone step: every backend against the reference and the model, and what it refuses."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from llamo_ros.core.errors import BackendError, ParameterError, ShapeError
+from llamo_ros.kernels.backbone_step import BackboneStep, BranchWeights, LayerWeights, reference
+from llamo_ros.kernels.backends import instruction_sets
+
+# Of the largest hidden state; worst seen over all shapes here: 1.6e-6, 6e-3, 4e-2.
+TOLERANCES = {"float32": 1e-5, "bfloat16": 1.5e-2, "int8": 9e-2}
+
+# layers, width, heads, kv_heads, head_width, ffn_width; the last is llamo-mini's with fewer layers
+SIZES = [(1, 8, 1, 1, 2, 5), (2, 63, 6, 2, 10, 70), (2, 64, 4, 4, 16, 96), (2, 320, 5, 5, 64, 832)]
+
+
+def make_weights(sizes: tuple[int, ...], seed: int = 0) -> BranchWeights:
+    layers, width, heads, kv_heads, head_width, ffn_width = sizes
+    random = torch.Generator().manual_seed(seed)
+
+    def matrix(outputs: int, inputs: int) -> Tensor:
+        return torch.randn(outputs, inputs, generator=random) / inputs**0.5
+
+    def norm() -> Tensor:
+        return 1 + 0.2 * torch.randn(width, generator=random)
+
+    made = tuple(
+        LayerWeights(
+            norm(),
+            matrix((heads + 2 * kv_heads) * head_width, width),
+            matrix(width, heads * head_width),
+            norm(),
+            matrix(2 * ffn_width, width),
+            matrix(width, ffn_width),
+        )
+        for _ in range(layers)
+    )
+    return BranchWeights(heads, kv_heads, head_width, norm(), 1e-5, made)
+
+
+def make_arguments(weights: BranchWeights, lengths: list[int], capacity: int = 40, seed: int = 1) -> dict[str, Any]:
+    """Random tokens, angles and earlier keys and values; the rows of the cache are in another order."""
+    random = torch.Generator().manual_seed(seed)
+    rows, width = len(lengths), weights.head_width
+    shape = (len(weights.layers), rows + 1, weights.kv_heads, capacity, width)
+    angles = 6 * torch.rand(rows, width // 2, generator=random).repeat(1, 2)
+    return {
+        "tokens_RD": torch.randn(rows, len(weights.norm), generator=random),
+        "cosine_RE": angles.cos(),
+        "sine_RE": angles.sin(),
+        "keys": torch.randn(shape, generator=random),
+        "values": torch.randn(shape, generator=random),
+        "cache_rows": [rows - r for r in range(rows)],
+        "lengths": lengths,
+    }
+
+
+def copied(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.clone() if isinstance(value, Tensor) else list(value) for name, value in arguments.items()}
+
+
+def definition(weights: BranchWeights, arguments: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """What the reference says in float64: hidden states, keys, values."""
+    doubled = {name: value.double() if isinstance(value, Tensor) else value for name, value in arguments.items()}
+    return reference.backbone_step(weights.map(Tensor.double), **doubled), doubled["keys"], doubled["values"]
+
+
+@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize("instruction_set", instruction_sets())
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_compiled_step_matches_the_float64_reference(
+    sizes: tuple[int, ...], instruction_set: str, precision: str
+) -> None:
+    weights = make_weights(sizes)
+    step = BackboneStep(weights, backend="cpu", instruction_set=instruction_set, precision=precision)
+    assert (step.instruction_set, step.precision) == (instruction_set, precision)
+    for lengths in ([0], [39, 0, 17]):
+        arguments = make_arguments(weights, lengths)
+        expected, keys, values = definition(weights, arguments)
+        hidden = step(**arguments)
+        assert hidden.dtype == torch.float32
+        for actual, wanted in ((hidden, expected), (arguments["keys"], keys), (arguments["values"], values)):
+            assert (actual - wanted).abs().max() <= TOLERANCES[precision] * wanted.abs().max()
+
+
+def test_only_the_new_column_of_the_given_rows_is_written() -> None:
+    weights = make_weights(SIZES[1])
+    arguments = make_arguments(weights, [3, 11])
+    before = copied(arguments)
+    BackboneStep(weights, backend="cpu")(**arguments)
+    for name in ("keys", "values"):
+        changed = (arguments[name] != before[name]).any(dim=(0, 2, 4))
+        assert changed.nonzero().tolist() == [[1, 11], [2, 3]]
+    for name in ("tokens_RD", "cosine_RE", "sine_RE"):
+        torch.testing.assert_close(arguments[name], before[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("precision", TOLERANCES)
+def test_a_row_does_not_depend_on_the_rows_beside_it(precision: str) -> None:
+    weights = make_weights(SIZES[1])
+    step = BackboneStep(weights, backend="cpu", precision=precision)
+    arguments = make_arguments(weights, [5, 0, 30, 2, 9, 12, 1])
+    alone = copied(arguments)
+    together = step(**arguments)
+    for row in range(7):
+        one = {name: value[row : row + 1] for name, value in alone.items() if name not in ("keys", "values")}
+        hidden = step(**one, keys=alone["keys"], values=alone["values"])
+        torch.testing.assert_close(hidden[0], together[row], rtol=0, atol=0)
+
+
+def test_threads_may_step_different_rows_of_one_cache() -> None:
+    weights = make_weights(SIZES[3])
+    step = BackboneStep(weights, backend="cpu")
+    arguments = make_arguments(weights, list(range(8)))
+    expected = step(**copied(arguments))
+    rows = [
+        {name: value[r : r + 1] for name, value in arguments.items() if name not in ("keys", "values")}
+        for r in range(8)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda row: step(**row, keys=arguments["keys"], values=arguments["values"]), rows))
+    torch.testing.assert_close(torch.cat(made), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_later_changes_to_the_weights_have_no_effect(backend: str) -> None:
+    weights = make_weights(SIZES[2])
+    step = BackboneStep(weights, backend=backend)
+    arguments = make_arguments(weights, [4])
+    before = step(**copied(arguments))
+    weights.layers[0].down.zero_()
+    weights.norm.zero_()
+    torch.testing.assert_close(step(**copied(arguments)), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_nan_does_not_disappear(precision: str) -> None:
+    weights = make_weights(SIZES[1])
+    step = BackboneStep(weights, backend="cpu", precision=precision)
+    for name in ("tokens_RD", "keys", "values"):
+        arguments = make_arguments(weights, [4])
+        (arguments[name] if name == "tokens_RD" else arguments[name][0, 1, 0, 2])[..., 0] = torch.nan
+        assert not torch.isfinite(step(**arguments)).all()
+
+
+def test_no_rows_are_no_hidden_states() -> None:
+    weights = make_weights(SIZES[1])
+    for backend in ("cpu",):
+        assert BackboneStep(weights, backend=backend)(**make_arguments(weights, [])).shape == (0, 63)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"tokens_RD": torch.zeros(2, 5)}, ShapeError, "tokens"),
+        ({"tokens_RD": torch.zeros(2, 63).double()}, ParameterError, "float64"),
+        ({"cosine_RE": torch.zeros(1, 10)}, ShapeError, "cosine"),
+        ({"sine_RE": torch.zeros(2, 9)}, ShapeError, "sine"),
+        ({"keys": torch.zeros(2, 3, 2, 40, 8)}, ShapeError, "keys"),
+        ({"values": torch.zeros(2, 3, 2, 20, 10)}, ShapeError, "values"),
+        ({"values": torch.zeros(2, 3, 40, 2, 10).transpose(2, 3)}, ParameterError, "contiguous"),
+        ({"cache_rows": [0, 3]}, ParameterError, "cache_rows"),
+        ({"cache_rows": [1, 1]}, ParameterError, "different"),
+        ({"cache_rows": [1]}, ParameterError, "as many"),
+        ({"lengths": [0, 40]}, ParameterError, "longer"),
+        ({"lengths": [-1, 4]}, ParameterError, "lengths"),
+    ],
+    ids=lambda value: "" if isinstance(value, (dict, type)) else value,
+)
+def test_arguments_that_do_not_fit_are_refused(change: dict[str, Any], error: type, message: str) -> None:
+    weights = make_weights(SIZES[1])
+    with pytest.raises(error, match=message):
+        BackboneStep(weights, backend="cpu")(**(make_arguments(weights, [3, 11]) | change))
+
+
+def test_weights_and_choices_that_do_not_fit_are_refused() -> None:
+    weights = make_weights(SIZES[1])
+    with pytest.raises(ParameterError, match="no layers"):
+        BackboneStep(replace(weights, layers=()))
+    with pytest.raises(ParameterError, match="kv_heads to divide"):
+        BackboneStep(replace(weights, kv_heads=4))
+    wrong = replace(weights.layers[1], down=torch.zeros(63, 71))
+    with pytest.raises(ShapeError, match="down of layer 1"):
+        BackboneStep(replace(weights, layers=(weights.layers[0], wrong)))
+    with pytest.raises(ParameterError, match="float64"):
+        BackboneStep(weights.map(Tensor.double))
+    with pytest.raises(BackendError, match="instruction_set"):
+        BackboneStep(weights, backend="reference", instruction_set="portable")
+    with pytest.raises(BackendError, match="does not run"):
+        BackboneStep(weights, backend="cpu", instruction_set="sse9")
