@@ -18,7 +18,8 @@ STAMPS := $(VENV)/.llamo
 QUIETLY := scripts/run_quietly.sh
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 BUILT_FROM := CMakeLists.txt package.xml pyproject.toml setup.py llamo_ros/__init__.py \
-	$(wildcard cmake/* msg/*.msg srv/*.srv action/*.action kernels/*/*.cpp llamo_ros/nodes/*.cpp)
+	$(wildcard cmake/* msg/*.msg srv/*.srv action/*.action kernels/*/*.cpp kernels/*/*.hpp \
+	llamo_ros/nodes/*.cpp)
 
 # The environment is complete in itself: a sourced ROS 2 or another environment must not leak into it.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH

@@ -142,8 +142,9 @@ def _load(values: dict[str, object]) -> Generator:
     # Here and not above: PyTorch takes seconds to import, and the program should answer to signals from the start.
     from llamo_ros.pipelines.text_to_motion import TextToMotion
 
+    precision = None if values["precision"] == "checkpoint" else values["precision"]
     pipeline = TextToMotion.from_checkpoint(
-        values["checkpoint"], values["device"], values["threads"], values["backend"]
+        values["checkpoint"], values["device"], values["threads"], values["backend"], precision
     )
     pipeline.warm_up()
     return pipeline

@@ -76,7 +76,12 @@ GENERATOR = (
     Parameter("checkpoint", "llamo-mini", "Name of a shipped model, or a checkpoint folder."),
     Parameter("device", "cpu", "PyTorch device of the model, such as cpu or cuda:0."),
     Parameter("threads", 1, "CPU threads of PyTorch; one is enough for llamo-mini.", bounds=(1, 256)),
-    Parameter("backend", "auto", "Backend of the flow sampler: auto, cpu or reference."),
+    Parameter("backend", "auto", "Backend of the kernels: auto, cpu or reference."),
+    Parameter(
+        "precision",
+        "checkpoint",
+        "In which compiled kernels keep weights: float32, bfloat16, int8, or checkpoint for what it says itself.",
+    ),
     _FRAME_ID,
     Parameter(
         "lead_time",
