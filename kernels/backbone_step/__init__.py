@@ -102,7 +102,7 @@ class BackboneStep:
 
         Raises:
             ShapeError: the shapes do not fit together.
-            ParameterError: a tensor is not float32, or on another device than the first.
+            ParameterError: a tensor is not float32, not finite, or on another device than the first.
             BackendError: backend, instruction set or precision cannot run here, or the kernels are not built.
         """
         _check_weights(weights)
@@ -118,7 +118,7 @@ class BackboneStep:
                 weights.heads,
                 weights.kv_heads,
                 weights.head_width,
-                weights.norm.detach().numpy(),
+                weights.norm.detach().contiguous().numpy(),
                 weights.norm_epsilon,
                 self.instruction_set,
                 precision,
@@ -187,9 +187,9 @@ class BackboneStep:
                 raise ParameterError(
                     f"{name} is {tensor.dtype} on {tensor.device}, expected torch.float32 on {self._device}."
                 )
-        rows = len(tokens)
         if tokens.ndim != 2 or tokens.shape[1] != self._width:
             raise ShapeError("tokens", tokens.shape, f"(R, {self._width})", "The width is that of the weights.")
+        rows = len(tokens)
         for name in ("cosine", "sine"):
             if tensors[name].shape != (rows, head_width):
                 raise ShapeError(name, tensors[name].shape, f"({rows}, {head_width})", "A row for each token.")
@@ -222,6 +222,9 @@ def _check_weights(weights: BranchWeights) -> None:
             f"heads is {heads}, kv_heads {kv_heads} and head_width {head_width}; expected kv_heads to divide heads and "
             "head_width to be even."
         )
+    if weights.norm.ndim != 1:
+        raise ShapeError("norm", weights.norm.shape, "(D,)", "One weight per channel.")
+    _check_tensor("norm", weights.norm, weights.norm.device)
     width, ffn_width = len(weights.norm), weights.layers[0].down.shape[-1]
     expected = {
         "attention_norm": (width,),
@@ -238,8 +241,11 @@ def _check_weights(weights: BranchWeights) -> None:
                 raise ShapeError(
                     f"{name} of layer {index}", tensor.shape, str(shape), "All layers have the same sizes."
                 )
-            if tensor.dtype != torch.float32 or tensor.device != weights.norm.device:
-                raise ParameterError(
-                    f"{name} of layer {index} is {tensor.dtype} on {tensor.device}, expected torch.float32 on "
-                    f"{weights.norm.device}."
-                )
+            _check_tensor(f"{name} of layer {index}", tensor, weights.norm.device)
+
+
+def _check_tensor(name: str, tensor: Tensor, device: torch.device) -> None:
+    if tensor.dtype != torch.float32 or tensor.device != device:
+        raise ParameterError(f"{name} is {tensor.dtype} on {tensor.device}, expected torch.float32 on {device}.")
+    if not torch.isfinite(tensor).all():
+        raise ParameterError(f"{name} has values that are NaN or infinite. Use an undamaged model.")

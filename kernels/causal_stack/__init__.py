@@ -11,8 +11,10 @@ the first row. Rows may come in parts of any size and give what they give in one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -56,14 +58,15 @@ class CausalStack:
         Raises:
             ShapeError: channels do not fit from one operation to the next.
             ParameterError: the list is empty or does not begin with a convolution, Keep and Add do not pair up, a
-                number is out of range, or a tensor is not float32 or on another device than the first.
+                number is out of range, or a tensor is not float32, not finite, or on another device than the first.
             BackendError: backend, instruction set or precision cannot run here, or the kernels are not built.
         """
         if not operations or not isinstance(operations[0], Convolution):
             raise ParameterError("the first operation has to be a Convolution, which says how many channels there are.")
         convolutions = [operation for operation in operations if isinstance(operation, Convolution)]
-        self._device, self._inputs = convolutions[0].weight.device, convolutions[0].inputs
+        self._device = convolutions[0].weight.device
         self.outputs, self._strides = _checked(operations, self._device)
+        self._inputs = convolutions[0].inputs
         self.state_shapes = [(c.lookback, c.inputs) for c in convolutions if c.lookback]
         self.backend = choose_backend(backend, self._device)
         self.precision = check_precision(precision, self.backend)
@@ -92,7 +95,7 @@ class CausalStack:
         """Output rows (B, L, outputs), and the state to give with the rows that follow; all fresh memory.
 
         Args:
-            x_BTC: Rows, float32, shape (B, T, inputs); T is a multiple of all strides together.
+            x_BTC: Rows, float32, shape (B, T, inputs); T is such that every stride divides the rows before it.
             state: From the rows before, or :meth:`empty_state`.
 
         Raises:
@@ -122,45 +125,54 @@ class CausalStack:
 
 
 def _checked(operations: Sequence[Operation], device: torch.device) -> tuple[int, int]:
-    """Channels out and rows in per row of the slowest part; raise unless everything fits together."""
-    channels, strides, ratio, kept = operations[0].inputs, 1, 1, []
+    """Channels out, and the number that rows in have to be a multiple of; raise unless everything fits together."""
+    _check_numbers(operations[0], 0)
+    channels, multiple, rate = operations[0].inputs, 1, Fraction(1)  # rate: rows at present per row in
+    kept: list[tuple[int, Fraction]] = []
     for index, operation in enumerate(operations):
-        place = f"{type(operation).__name__} (number {index})"
-        tensors = [tensor for tensor in vars(operation).values() if isinstance(tensor, Tensor)]
-        for tensor in tensors:
+        place = _check_numbers(operation, index)
+        for tensor in (value for value in vars(operation).values() if isinstance(value, Tensor)):
             if tensor.dtype != torch.float32 or tensor.device != device:
                 raise ParameterError(
                     f"{place} is {tensor.dtype} on {tensor.device}, expected torch.float32 on {device}."
                 )
+            if not torch.isfinite(tensor).all():
+                raise ParameterError(f"{place} has weights that are NaN or infinite. Use an undamaged model.")
         if isinstance(operation, Convolution):
-            kernel, stride = operation.kernel, operation.stride
-            if min(kernel, operation.dilation, stride) < 1 or operation.lookback < 0:
-                raise ParameterError(
-                    f"{place} has kernel {kernel}, stride {stride}; expected a stride up to its kernel."
-                )
-            if operation.weight.ndim != 2 or operation.weight.shape[1] != kernel * channels:
-                raise ShapeError(
-                    place, operation.weight.shape, f"(outputs, {kernel * channels})", "See the one before."
-                )
+            if operation.weight.shape[1] != operation.kernel * channels:
+                wanted = f"(outputs, {operation.kernel * channels})"
+                raise ShapeError(place, operation.weight.shape, wanted, "See the one before.")
             if operation.bias is not None and operation.bias.shape != operation.weight.shape[:1]:
-                raise ShapeError(
-                    place, operation.bias.shape, str(tuple(operation.weight.shape[:1])), "A bias per output."
-                )
-            channels, ratio = len(operation.weight), ratio * stride
-            strides = max(strides, ratio)
+                raise ShapeError(place, operation.bias.shape, f"({len(operation.weight)},)", "A bias per output.")
+            channels, rate = len(operation.weight), rate / operation.stride
+            multiple = math.lcm(multiple, rate.denominator)
         elif isinstance(operation, Norm) and operation.weight.shape != (channels,):
             raise ShapeError(place, operation.weight.shape, f"({channels},)", "One weight per channel.")
         elif isinstance(operation, Repeat):
-            if operation.times < 1:
-                raise ParameterError(f"{place} has times {operation.times}, expected 1 or more.")
-            ratio = max(1, ratio // operation.times)
+            rate *= operation.times
         elif isinstance(operation, Keep):
-            kept.append(channels)
-        elif isinstance(operation, Add) and (not kept or kept.pop() != channels):
-            raise ParameterError(f"{place} has nothing to add, or rows of other channels; put a Keep before it.")
+            kept.append((channels, rate))
+        elif isinstance(operation, Add) and (not kept or kept.pop() != (channels, rate)):
+            raise ParameterError(
+                f"{place} has nothing to add, or rows of other channels or of another rate; put a Keep before it."
+            )
     if kept:
         raise ParameterError("a Keep has no Add behind it.")
-    return channels, strides
+    return channels, multiple
+
+
+def _check_numbers(operation: Operation, index: int) -> str:
+    """The operation's place in messages; raise if a number of it is out of range or its weight is no matrix."""
+    place = f"{type(operation).__name__} (number {index})"
+    if isinstance(operation, Convolution):
+        kernel, stride = operation.kernel, operation.stride
+        if min(kernel, operation.dilation, stride) < 1 or operation.lookback < 0:
+            raise ParameterError(f"{place} has kernel {kernel}, stride {stride}; expected a stride up to its kernel.")
+        if operation.weight.ndim != 2:
+            raise ShapeError(place, operation.weight.shape, "(outputs, kernel * inputs)", "Rows are outputs.")
+    elif isinstance(operation, Repeat) and operation.times < 1:
+        raise ParameterError(f"{place} has times {operation.times}, expected 1 or more.")
+    return place
 
 
 def _copied(operation: Operation) -> Operation:

@@ -65,7 +65,7 @@ class MotionRuntime:
         vae.check_decoded(z_BLC, state)
         state = vae.empty_decoder_state(len(z_BLC)) if state is None else state
         given = [past for past, looks_back in zip(state, self._looks_back, strict=True) if looks_back]
-        out, new = self._decoder(z_BLC, given)
+        out, new = self._decoder(z_BLC.float(), given)
         made = iter(new)
         state = [next(made) if looks_back else past for past, looks_back in zip(state, self._looks_back, strict=True)]
         frames = out.reshape(len(z_BLC), FRAMES_PER_LATENT * z_BLC.shape[1], len(vae.feature_mean))

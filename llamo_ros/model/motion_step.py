@@ -37,7 +37,7 @@ class MotionStep:
         weights = branch_weights(backbone.motion or backbone.text, backbone.config)
         self._step = BackboneStep(weights, backend=backend, precision=precision, instruction_set=instruction_set)
         self._config = backbone.config
-        self._cosine_PE, self._sine_PE = self._tables(256)
+        self._rotary = self._tables(256)
 
     @property
     def backend(self) -> str:
@@ -48,9 +48,9 @@ class MotionStep:
     def __call__(self, latents_RC: Tensor, window: SlotWindow) -> Tensor:
         """Hidden states (R, D) of latents (normalised), one behind each sequence of the window, which is advanced."""
         rows, lengths = window.numbers
-        cosine_PE, sine_PE = self._cosine_PE, self._sine_PE
+        cosine_PE, sine_PE = self._rotary  # read once and set as one: another thread may replace it
         if max(lengths) >= len(cosine_PE):
-            self._cosine_PE, self._sine_PE = cosine_PE, sine_PE = self._tables(2 * max(lengths))
+            self._rotary = cosine_PE, sine_PE = self._tables(2 * max(lengths))
         hidden_RD = self._step(
             self._adapter(latents_RC), cosine_PE[lengths], sine_PE[lengths], *window.buffers, rows, lengths
         )

@@ -191,6 +191,17 @@ def test_weights_and_choices_that_do_not_fit_are_refused() -> None:
         BackboneStep(replace(weights, layers=(weights.layers[0], wrong)))
     with pytest.raises(ParameterError, match="float64"):
         BackboneStep(weights.map(Tensor.double))
+    with pytest.raises(ShapeError, match="norm"):
+        BackboneStep(replace(weights, norm=torch.ones(63, 4)))
+    with pytest.raises(ParameterError, match="norm is torch.float64"):
+        BackboneStep(replace(weights, norm=weights.norm.double()))
+    broken = replace(weights.layers[1], down=torch.full((63, 70), torch.nan))
+    with pytest.raises(ParameterError, match="down of layer 1 has values that are NaN"):
+        BackboneStep(replace(weights, layers=(weights.layers[0], broken)), precision="int8")
+    strided = replace(weights, norm=weights.norm.repeat_interleave(2)[::2])
+    arguments = make_arguments(weights, [3])
+    expected = BackboneStep(weights)(**copied(arguments))
+    torch.testing.assert_close(BackboneStep(strided)(**arguments), expected, rtol=0, atol=0)
     with pytest.raises(BackendError, match="instruction_set"):
         BackboneStep(weights, backend="reference", instruction_set="portable")
     with pytest.raises(BackendError, match="does not run"):

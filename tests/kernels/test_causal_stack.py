@@ -168,6 +168,15 @@ def test_nan_does_not_disappear(precision: str) -> None:
         ([convolution(4, 6, 0), Add()], ParameterError, "nothing to add"),
         ([convolution(4, 6, 0), Keep(), convolution(5, 4, 0), Add()], ParameterError, "other channels"),
         ([convolution(4, 6, 0), Keep()], ParameterError, "no Add"),
+        ([convolution(4, 6, 0), Keep(), Repeat(9), Add()], ParameterError, "another rate"),
+        (
+            [convolution(4, 6, 0), Keep(), convolution(4, 4, 0, kernel=2, stride=2), Add()],
+            ParameterError,
+            "another rate",
+        ),
+        ([Convolution(torch.full((4, 6), torch.nan))], ParameterError, "NaN"),
+        ([Convolution(torch.zeros(4, 6), kernel=0)], ParameterError, "kernel 0"),
+        ([Convolution(torch.zeros(6))], ShapeError, "outputs"),
         ([convolution(4, 6, 0), Repeat(0)], ParameterError, "times 0"),
         ([convolution(4, 6, 0, kernel=2, stride=3)], ParameterError, "stride"),
         ([Convolution(torch.zeros(4, 6).double())], ParameterError, "float64"),
@@ -185,6 +194,12 @@ def test_calls_and_choices_that_do_not_fit_are_refused() -> None:
     for shape in ((2, 4), (1, 4, 5), (1, 6, 6)):
         with pytest.raises(ShapeError, match="rows"):
             stack(torch.zeros(shape), stack.empty_state(1))
+    third, fourth = convolution(6, 6, 0, kernel=3, stride=3), convolution(6, 6, 0, kernel=4, stride=4)
+    for operations, multiple, count in (([third, Repeat(2), fourth], 6, 1), ([fourth, Repeat(2), third], 12, 2)):
+        uneven = CausalStack(operations, backend="cpu")
+        with pytest.raises(ShapeError, match=f"{multiple} n"):
+            uneven(torch.zeros(1, multiple - 2, 6), uneven.empty_state(1))
+        assert uneven(torch.zeros(1, multiple, 6), uneven.empty_state(1))[0].shape[1] == count
     with pytest.raises(ParameterError, match="the state has shapes"):
         stack(rows(2, 4), stack.empty_state(1))
     with pytest.raises(ParameterError, match="float64"):
