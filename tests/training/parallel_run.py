@@ -20,6 +20,7 @@ from llamo_ros.model.config import preset
 from llamo_ros.model.llamo import Llamo
 from llamo_ros.model.text_tokenizer import TextTokenizer
 from llamo_ros.training.engine import Engine, engine_of_launch
+from llamo_ros.training.leaving import leave
 from llamo_ros.training.loop import Trainer
 from llamo_ros.training.losses import LossSettings
 from llamo_ros.training.motion_data import LatentClip
@@ -139,3 +140,4 @@ if __name__ == "__main__":
     assert dist.get_world_size() == 2
     train(Path(sys.argv[1]), launched, **options)
     launched.close()
+    leave(0)
