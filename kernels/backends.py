@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llamo_ros.core.errors import BackendError, ParameterError
 
@@ -46,32 +46,50 @@ def instruction_sets() -> tuple[str, ...]:
     return tuple(compiled_kernels("instruction_sets").instruction_sets())
 
 
-def choose_instruction_set(requested: str | None) -> str:
-    """The one that was asked for, or the fastest of this machine.
+class Choice(NamedTuple):
+    """How a kernel with packed weights runs.
 
-    Raises:
-        BackendError: this machine does not have it.
+    Attributes:
+        backend: "reference" or "cpu".
+        instruction_set: One of :func:`instruction_sets`; None for "reference".
+        precision: In which weights are kept; "float32" for "reference".
     """
-    available = instruction_sets()
-    if requested is not None and requested not in available:
-        raise BackendError(
-            f"instruction_set {requested!r} does not run on this machine. It has: {', '.join(available)}."
-        )
-    return requested or available[0]
+
+    backend: str
+    instruction_set: str | None
+    precision: str
 
 
-def check_precision(precision: str, backend: str) -> str:
-    """The precision as given: in which the "cpu" backend keeps weights. The reference computes in float32.
+def choose(requested: str, device: torch.device, instruction_set: str | None, precision: str) -> Choice:
+    """Backend, instruction set and precision for tensors on `device`.
+
+    Args:
+        requested: As for :func:`choose_backend`.
+        device: Where the tensors are.
+        instruction_set: For the "cpu" backend; None takes the fastest of this machine.
+        precision: One of ``PRECISIONS``.
 
     Raises:
         ParameterError: there is no such precision.
-        BackendError: the backend does not have it.
+        BackendError: the backend cannot run here, or does not have the instruction set or the precision.
     """
     if precision not in PRECISIONS:
         raise ParameterError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}.")
-    if backend == "reference" and precision != "float32":
-        raise BackendError(f"backend 'reference' computes in float32, not in {precision}; ask for backend='cpu'.")
-    return precision
+    backend = choose_backend(requested, device)
+    if backend == "reference":
+        for name, value, own in (("instruction_set", instruction_set, None), ("precision", precision, "float32")):
+            if value != own:
+                raise BackendError(
+                    f"{name} {value!r} means nothing to backend 'reference', which is PyTorch in float32. "
+                    "Leave it out, or ask for backend='cpu'."
+                )
+        return Choice(backend, None, precision)
+    available = instruction_sets()
+    if instruction_set is not None and instruction_set not in available:
+        raise BackendError(
+            f"instruction_set {instruction_set!r} does not run on this machine. It has: {', '.join(available)}."
+        )
+    return Choice(backend, instruction_set or available[0], precision)
 
 
 def compiled_kernels(operation: str) -> ModuleType:

@@ -17,9 +17,9 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from llamo_ros.core.errors import BackendError, ParameterError, ShapeError
+from llamo_ros.core.errors import ParameterError, ShapeError
 from llamo_ros.kernels.backbone_step import reference
-from llamo_ros.kernels.backends import check_precision, choose_backend, choose_instruction_set, compiled_kernels
+from llamo_ros.kernels.backends import choose, compiled_kernels
 
 __all__ = ["BackboneStep", "BranchWeights", "LayerWeights"]
 
@@ -108,12 +108,9 @@ class BackboneStep:
         _check_weights(weights)
         self._device, self._width = weights.norm.device, len(weights.norm)
         self._shape = (len(weights.layers), weights.kv_heads, weights.head_width)
-        self.backend = choose_backend(backend, self._device)
-        self.precision = check_precision(precision, self.backend)
-        self.instruction_set = None
+        self.backend, self.instruction_set, self.precision = choose(backend, self._device, instruction_set, precision)
         if self.backend == "cpu":
             kernels = compiled_kernels("backbone_step")
-            self.instruction_set = choose_instruction_set(instruction_set)
             self._branch = kernels.BackboneBranch(
                 weights.heads,
                 weights.kv_heads,
@@ -126,11 +123,6 @@ class BackboneStep:
             for layer in weights.layers:
                 self._branch.add_layer(*(getattr(layer, f.name).detach().contiguous().numpy() for f in fields(layer)))
             self._step = kernels.backbone_step
-        elif instruction_set is not None:
-            raise BackendError(
-                f"instruction_set {instruction_set!r} means nothing to backend {self.backend!r}. "
-                "Leave it out, or ask for backend='cpu'."
-            )
         else:
             self._branch = weights.map(lambda tensor: tensor.detach().clone())
 

@@ -19,8 +19,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from llamo_ros.core.errors import BackendError, ParameterError, ShapeError
-from llamo_ros.kernels.backends import check_precision, choose_backend, choose_instruction_set, compiled_kernels
+from llamo_ros.core.errors import ParameterError, ShapeError
+from llamo_ros.kernels.backends import choose, compiled_kernels
 from llamo_ros.kernels.causal_stack import reference
 from llamo_ros.kernels.causal_stack.operations import Add, Convolution, Keep, Norm, Operation, Relu, Repeat, Silu
 
@@ -68,21 +68,13 @@ class CausalStack:
         self.outputs, self._strides = _checked(operations, self._device)
         self._inputs = convolutions[0].inputs
         self.state_shapes = [(c.lookback, c.inputs) for c in convolutions if c.lookback]
-        self.backend = choose_backend(backend, self._device)
-        self.precision = check_precision(precision, self.backend)
-        self.instruction_set = None
+        self.backend, self.instruction_set, self.precision = choose(backend, self._device, instruction_set, precision)
         if self.backend == "cpu":
             kernels = compiled_kernels("causal_stack")
-            self.instruction_set = choose_instruction_set(instruction_set)
             self._stack = kernels.CausalStack(self._inputs, self.instruction_set, precision)
             for operation in operations:
                 _add(self._stack, operation)
             self._run = kernels.causal_stack
-        elif instruction_set is not None:
-            raise BackendError(
-                f"instruction_set {instruction_set!r} means nothing to backend {self.backend!r}. "
-                "Leave it out, or ask for backend='cpu'."
-            )
         else:
             self._operations = [_copied(operation) for operation in operations]
 

@@ -159,6 +159,33 @@ LLAMO_INLINE Pattern pattern_of(const void* four) {
   return pattern;
 }
 
+// One panel of outputs for some quantised rows.
+template <typename Whole>
+using Int8Panel = void (*)(const Linear&, std::int64_t o, const Whole* x, std::int64_t stride, const float* scales,
+                           float* out, std::int64_t out_stride);
+
+// All panels for all rows, up to 4 of them at once; without `four`, 2.
+template <int LANES, int PANEL, int OFFSET, typename Whole>
+LLAMO_INLINE void multiply_int8(const Linear& layer, const Rows& rows, Int8Panel<Whole> four, Int8Panel<Whole> two,
+                                Int8Panel<Whole> one) {
+  const std::int64_t stride = round_up(layer.inputs, kGroup);
+  auto* const x = reinterpret_cast<Whole*>(rows.quantised);
+  for (std::int64_t begin = 0; begin < rows.count; begin += kScales) {
+    const std::int64_t count = std::min<std::int64_t>(kScales, rows.count - begin);
+    float scales[kScales];
+    for (std::int64_t r = 0; r < count; ++r)
+      scales[r] = quantise<LANES>(rows.in + (begin + r) * rows.in_stride, layer.inputs, OFFSET, x + r * stride);
+    float* const out = rows.out + begin * rows.out_stride;
+    for (std::int64_t o = 0; o < layer.padded; o += PANEL)
+      for (std::int64_t r = 0; r < count;) {
+        const std::int64_t at_once = count - r >= 4 && four != nullptr ? 4 : count - r >= 2 ? 2 : 1;
+        const Int8Panel<Whole> panel = at_once == 4 ? four : at_once == 2 ? two : one;
+        panel(layer, o, x + r * stride, stride, scales + r, out + r * rows.out_stride, rows.out_stride);
+        r += at_once;
+      }
+  }
+}
+
 // Weights widened to 16 bits, products summed in pairs: exact, where vpmaddubsw would saturate.
 template <int ROWS>
 LLAMO_AVX2 void int8_panel_avx2(const Linear& layer, std::int64_t o, const std::int16_t* x, std::int64_t stride,
@@ -190,23 +217,7 @@ LLAMO_AVX2 void int8_panel_avx2(const Linear& layer, std::int64_t o, const std::
 }
 
 LLAMO_AVX2 void multiply_int8_avx2(const Linear& layer, const Rows& rows) {
-  const std::int64_t stride = round_up(layer.inputs, kGroup);
-  for (std::int64_t begin = 0; begin < rows.count; begin += kScales) {
-    const std::int64_t count = std::min<std::int64_t>(kScales, rows.count - begin);
-    float scales[kScales];
-    for (std::int64_t r = 0; r < count; ++r)
-      scales[r] = quantise<8>(rows.in + (begin + r) * rows.in_stride, layer.inputs, 0, rows.quantised + r * stride);
-    float* out = rows.out + begin * rows.out_stride;
-    for (std::int64_t o = 0; o < layer.padded; o += 32) {
-      std::int64_t r = 0;
-      for (; r + 2 <= count; r += 2)
-        int8_panel_avx2<2>(layer, o, rows.quantised + r * stride, stride, scales + r, out + r * rows.out_stride,
-                           rows.out_stride);
-      if (r < count)
-        int8_panel_avx2<1>(layer, o, rows.quantised + r * stride, stride, scales + r, out + r * rows.out_stride,
-                           rows.out_stride);
-    }
-  }
+  multiply_int8<8, 32, 0, std::int16_t>(layer, rows, nullptr, int8_panel_avx2<2>, int8_panel_avx2<1>);
 }
 
 // Like AVX2 with registers of twice the size.
@@ -235,26 +246,10 @@ LLAMO_AVX512 void int8_panel_avx512(const Linear& layer, std::int64_t o, const s
 }
 
 LLAMO_AVX512 void multiply_int8_avx512(const Linear& layer, const Rows& rows) {
-  const std::int64_t stride = round_up(layer.inputs, kGroup);
-  for (std::int64_t begin = 0; begin < rows.count; begin += kScales) {
-    const std::int64_t count = std::min<std::int64_t>(kScales, rows.count - begin);
-    float scales[kScales];
-    for (std::int64_t r = 0; r < count; ++r)
-      scales[r] = quantise<16>(rows.in + (begin + r) * rows.in_stride, layer.inputs, 0, rows.quantised + r * stride);
-    float* out = rows.out + begin * rows.out_stride;
-    for (std::int64_t o = 0; o < layer.padded; o += 64) {
-      std::int64_t r = 0;
-      for (; r + 2 <= count; r += 2)
-        int8_panel_avx512<2>(layer, o, rows.quantised + r * stride, stride, scales + r, out + r * rows.out_stride,
-                             rows.out_stride);
-      if (r < count)
-        int8_panel_avx512<1>(layer, o, rows.quantised + r * stride, stride, scales + r, out + r * rows.out_stride,
-                             rows.out_stride);
-    }
-  }
+  multiply_int8<16, 64, 0, std::int16_t>(layer, rows, nullptr, int8_panel_avx512<2>, int8_panel_avx512<1>);
 }
 
-// vpdpbusd multiplies unsigned by signed bytes and sums four products: activations get 128 added, which `sums_` undoes.
+// vpdpbusd multiplies unsigned by signed bytes and sums four products: activations get 128 added, which `shift` undoes.
 template <int ROWS>
 LLAMO_AVX512_VNNI void int8_panel_vnni(const Linear& layer, std::int64_t o, const std::uint8_t* x, std::int64_t stride,
                                        const float* scales, float* out, std::int64_t out_stride) {
@@ -284,27 +279,7 @@ LLAMO_AVX512_VNNI void int8_panel_vnni(const Linear& layer, std::int64_t o, cons
 }
 
 LLAMO_AVX512_VNNI void multiply_int8_vnni(const Linear& layer, const Rows& rows) {
-  const std::int64_t stride = round_up(layer.inputs, kGroup);
-  auto* const bytes = reinterpret_cast<std::uint8_t*>(rows.quantised);
-  for (std::int64_t begin = 0; begin < rows.count; begin += kScales) {
-    const std::int64_t count = std::min<std::int64_t>(kScales, rows.count - begin);
-    float scales[kScales];
-    for (std::int64_t r = 0; r < count; ++r)
-      scales[r] = quantise<16>(rows.in + (begin + r) * rows.in_stride, layer.inputs, 128, bytes + r * stride);
-    float* out = rows.out + begin * rows.out_stride;
-    for (std::int64_t o = 0; o < layer.padded; o += 64) {
-      std::int64_t r = 0;
-      for (; r + 4 <= count; r += 4)
-        int8_panel_vnni<4>(layer, o, bytes + r * stride, stride, scales + r, out + r * rows.out_stride,
-                           rows.out_stride);
-      for (; r + 2 <= count; r += 2)
-        int8_panel_vnni<2>(layer, o, bytes + r * stride, stride, scales + r, out + r * rows.out_stride,
-                           rows.out_stride);
-      if (r < count)
-        int8_panel_vnni<1>(layer, o, bytes + r * stride, stride, scales + r, out + r * rows.out_stride,
-                           rows.out_stride);
-    }
-  }
+  multiply_int8<16, 64, 128, std::uint8_t>(layer, rows, int8_panel_vnni<4>, int8_panel_vnni<2>, int8_panel_vnni<1>);
 }
 
 // Rows at once: as many as leave registers for a panel of weights (16 registers here, 32 below).

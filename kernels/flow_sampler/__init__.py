@@ -20,14 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llamo_ros.core.errors import BackendError, ParameterError, ShapeError
-from llamo_ros.kernels.backends import (
-    check_precision,
-    choose_backend,
-    choose_instruction_set,
-    compiled_kernels,
-    instruction_sets,
-)
+from llamo_ros.core.errors import ParameterError, ShapeError
+from llamo_ros.kernels.backends import choose, compiled_kernels, instruction_sets
 from llamo_ros.kernels.flow_sampler import reference
 
 __all__ = ["FlowHeadWeights", "FlowSampler", "instruction_sets"]
@@ -108,23 +102,15 @@ class FlowSampler:
         self.device = weights.input_weight.device
         self.width, self.latent_channels = weights.input_weight.shape
         self.blocks = len(weights.first_weight)
-        self.backend = choose_backend(backend, self.device)
-        self.instruction_set = None
-        self.precision = check_precision(precision, self.backend)
+        self.backend, self.instruction_set, self.precision = choose(backend, self.device, instruction_set, precision)
         if self.backend == "cpu":
             kernels = compiled_kernels("flow_sampler")
-            self.instruction_set = choose_instruction_set(instruction_set)
             arrays = (tensor.detach().contiguous().numpy() for tensor in weights.tensors().values())
             self._weights = kernels.FlowSamplerWeights(
                 *arrays, instruction_set=self.instruction_set, precision=precision
             )
             self._sample = kernels.flow_sampler
         else:
-            if instruction_set is not None:
-                raise BackendError(
-                    f"instruction_set {instruction_set!r} means nothing to backend {self.backend!r}. "
-                    "Leave it out, or ask for backend='cpu'."
-                )
             self._weights = weights.map(lambda tensor: tensor.detach().clone())
 
     @torch.no_grad()

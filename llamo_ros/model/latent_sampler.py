@@ -100,6 +100,12 @@ class LatentSampler:
             ShapeError: a shape does not fit.
         """
         steps, solver = check_solver(self.steps if steps is None else steps, solver or self.solver)
+        with torch.autocast(noise_BC.device.type, enabled=False):  # in training samples are drawn under autocast
+            return self._sampled(noise_BC, condition_RD, guidance_scale, steps, solver)
+
+    def _sampled(
+        self, noise_BC: Tensor, condition_RD: Tensor, guidance_scale: float, steps: int, solver: str
+    ) -> Tensor:
         head, noise_BC = self._head, noise_BC.float()
         guidance = None if guidance_scale == 1.0 else guidance_scale
         embedding_KW, time_KM = self._table(steps, solver)

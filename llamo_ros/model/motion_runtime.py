@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from llamo_ros.core.errors import BackendError
 from llamo_ros.kernels.causal_stack import CausalStack
 from llamo_ros.model.config import FRAMES_PER_LATENT
 from llamo_ros.model.latent_sampler import LatentSampler
@@ -17,7 +18,7 @@ from llamo_ros.model.stream_state import StreamState
 class MotionRuntime:
     """The weights of a model as they are now; when they change, build a new one. Safe to call from several threads.
 
-    A model in bfloat16, or on another device than the CPU, runs its backbone and VAE in PyTorch.
+    With "auto" a backbone in bfloat16 runs in PyTorch, and so does everything on another device than the CPU.
 
     Attributes:
         model: The model, in evaluation mode.
@@ -35,7 +36,7 @@ class MotionRuntime:
 
         Raises:
             ParameterError: there is no such precision, or a weight is not finite.
-            BackendError: backend or precision cannot run here.
+            BackendError: backend or precision cannot run here, or "cpu" is asked for and the backbone is in bfloat16.
         """
         self.model = model
         on_cpu = model.latent_mean.device.type == "cpu"
@@ -45,8 +46,14 @@ class MotionRuntime:
         self.precision = precision
         self.sampler = LatentSampler(model.flow_head, backend=backend, precision=precision)
         self._step, self._decoder = None, None
+        if backend == "cpu" and model.special_tokens.dtype != torch.float32:
+            raise BackendError(
+                f"backend 'cpu' was asked for, and it has no kernel for a backbone in {model.config.dtype}. "
+                "Load the model with dtype='float32', or use backend='auto', which runs the backbone in PyTorch."
+            )
         if is_compiled and model.special_tokens.dtype == torch.float32:
             self._step = MotionStep(model, backend=backend, precision=precision)
+        if is_compiled:
             self._decoder = CausalStack(model.vae.decoder.operations(), backend=backend, precision=precision)
             self._looks_back = [rows > 0 for rows, _ in model.vae.decoder.state_shapes()]
 

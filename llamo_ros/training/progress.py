@@ -85,9 +85,8 @@ def _cut_after(log: Path, step: int) -> None:
     """Leave the rows up to ``step``; a row that was cut short when the run was killed goes too."""
     rows = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     kept = [row for row in rows if _step_of(row) <= step]
-    if step and len(kept) == len(rows):
-        return
-    log.write_text("".join(f"{row}\n" for row in kept if step), encoding="utf-8")
+    if len(kept) < len(rows):
+        log.write_text("".join(f"{row}\n" for row in kept), encoding="utf-8")
 
 
 def _step_of(row: str) -> float:

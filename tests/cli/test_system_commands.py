@@ -133,9 +133,8 @@ def test_a_backbone_in_bfloat16_is_shown_to_run_in_pytorch(
 ) -> None:
     assert main(["doctor", "--checkpoint", str(save("bfloat16"))]) == 0
     rows = rows_of(capsys.readouterr().out)
-    assert rows["flow_sampler"][0] == "cpu"
-    for name in ("backbone_step", "causal_stack"):
-        assert rows[name] == ["reference", "-", "bfloat16", "PyTorch runs this part of models in bfloat16"]
+    assert rows["flow_sampler"][0] == rows["causal_stack"][0] == "cpu"  # these parts are float32 in every model
+    assert rows["backbone_step"] == ["reference", "-", "bfloat16", "PyTorch runs this part of models in bfloat16"]
 
 
 def test_without_the_kernels_doctor_says_how_to_build_them(

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from llamo_ros.core.errors import ParameterError
+from llamo_ros.core.errors import BackendError, ParameterError
 from llamo_ros.model.config import preset
 from llamo_ros.model.generation import LatentEngine, LatentStep, LatentStream
 from llamo_ros.model.llamo import MOTION, Llamo
@@ -337,3 +337,14 @@ def test_given_motion_that_does_not_fit_is_refused(tiny: Llamo) -> None:
         engine.open(Passage(Prompt(lead=torch.zeros(40, 8)), options))
     with pytest.raises(ParameterError, match="at most"):
         engine.open(Passage(Prompt(), options, null=Prompt((5,) * engine.positions)))
+
+
+def test_compiled_kernels_that_are_asked_for_run_or_are_refused(tiny: Llamo) -> None:
+    rounded = Llamo(dataclasses.replace(tiny.config, dtype="bfloat16")).eval().requires_grad_(False)
+    rounded.load_state_dict(tiny.state_dict())
+    with pytest.raises(BackendError, match="backbone in bfloat16"):
+        MotionRuntime(rounded, backend="cpu")
+    latents = torch.randn(2, 3, tiny.config.vae.latent_dim, generator=torch.Generator().manual_seed(0))
+    expected = tiny.vae.decode(latents)[0]
+    for model, backend in ((rounded, "auto"), (tiny, "cpu"), (tiny, "reference")):
+        torch.testing.assert_close(MotionRuntime(model, backend).decode(latents, None)[0], expected)

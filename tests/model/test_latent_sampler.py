@@ -60,6 +60,15 @@ def test_the_sampler_follows_the_velocity_field(
     torch.testing.assert_close(sampler(noise, rows, guidance, 12, solver), expected, rtol=1e-4, atol=1e-4)  # float32
 
 
+def test_training_may_draw_samples_under_autocast() -> None:
+    for modulation in ("separable", "joint"):
+        sampler = LatentSampler(random_head(modulation=modulation, affine_norm=False))
+        noise, condition = torch.randn(3, 8), torch.randn(3, 20)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            under_autocast = sampler(noise, condition)
+        torch.testing.assert_close(under_autocast, sampler(noise, condition), rtol=0, atol=0)
+
+
 class LinearField:
     """A head whose field is linear on a circle, so that its flow is known: dx/dt = omega J x, a rotation.
 
