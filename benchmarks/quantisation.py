@@ -84,9 +84,14 @@ class FollowingRuntime:
         self.made.append(self._runtime.sampler(*arguments))
         return self.made[-1] if self._history_TNC is None else self._history_TNC[len(self.made) - 1]
 
-    def step(self, *arguments: object) -> Tensor:
+    @property
+    def reads_cheaply(self) -> bool:
         """As that of the runtime."""
-        return self._runtime.step(*arguments)
+        return self._runtime.reads_cheaply
+
+    def read(self, *arguments: object) -> Tensor:
+        """As that of the runtime."""
+        return self._runtime.read(*arguments)
 
     def decode(self, z_BLC: Tensor, state: StreamState | None) -> tuple[Tensor, StreamState]:
         """Frames of the latents that were made, and the state behind those given."""

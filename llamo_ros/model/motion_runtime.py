@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,10 +11,10 @@ from llamo_ros.core.errors import BackendError
 from llamo_ros.kernels.causal_stack import CausalStack
 from llamo_ros.model.config import FRAMES_PER_LATENT
 from llamo_ros.model.latent_sampler import LatentSampler
-from llamo_ros.model.llamo import MOTION, Llamo
-from llamo_ros.model.motion_step import MotionStep
+from llamo_ros.model.llamo import PADDING, Llamo
 from llamo_ros.model.slots import SlotWindow
 from llamo_ros.model.stream_state import StreamState
+from llamo_ros.model.token_reader import TokenReader
 
 
 class MotionRuntime:
@@ -45,24 +47,41 @@ class MotionRuntime:
             precision = model.config.generation.precision if is_compiled else "float32"
         self.precision = precision
         self.sampler = LatentSampler(model.flow_head, backend=backend, precision=precision)
-        self._step, self._decoder = None, None
+        self._reader, self._decoder = None, None
         if backend == "cpu" and model.special_tokens.dtype != torch.float32:
             raise BackendError(
                 f"backend 'cpu' was asked for, and it has no kernel for a backbone in {model.config.dtype}. "
                 "Load the model with dtype='float32', or use backend='auto', which runs the backbone in PyTorch."
             )
         if is_compiled and model.special_tokens.dtype == torch.float32:
-            self._step = MotionStep(model, backend=backend, precision=precision)
+            self._reader = TokenReader(model, backend=backend, precision=precision)
         if is_compiled:
             self._decoder = CausalStack(model.vae.decoder.operations(), backend=backend, precision=precision)
             self._looks_back = [rows > 0 for rows, _ in model.vae.decoder.state_shapes()]
 
-    def step(self, latents_RC: Tensor, window: SlotWindow) -> Tensor:
-        """Hidden states (R, D) of latents (normalised), one behind each sequence of the window, which is advanced."""
-        if self._step is not None:
-            return self._step(latents_RC, window)
-        tokens_R1 = torch.full((len(latents_RC), 1), MOTION, device=latents_RC.device)
-        return self.model(tokens_R1, latents_RC, window)[:, 0]
+    @property
+    def reads_cheaply(self) -> bool:
+        """Whether a pass over a few tokens costs about as much as so many tokens in a long pass.
+
+        So it is where the weights come from a cache; where they come from memory anew in each pass, and on a GPU, one
+        long pass is cheaper than several.
+        """
+        return self._reader is not None
+
+    def read(self, sequences: Sequence[Sequence[int]], latents_LC: Tensor, window: SlotWindow) -> Tensor:
+        """Hidden states (R, D) of the last of each sequence's new tokens; the window is advanced.
+
+        Args:
+            sequences: New tokens of each of the R sequences, at least one each.
+            latents_LC: Normalised latents of all ``MOTION`` places in reading order.
+            window: Of the sequences, with room for the longest, and with the count of each.
+        """
+        if self._reader is not None:
+            return self._reader(sequences, latents_LC, window)
+        longest = max(map(len, sequences))
+        padded = [[*sequence, *[PADDING] * (longest - len(sequence))] for sequence in sequences]
+        hidden_RSD = self.model(torch.tensor(padded, device=latents_LC.device), latents_LC, window)
+        return torch.stack([hidden_RSD[row, len(sequence) - 1] for row, sequence in enumerate(sequences)])
 
     def decode(self, z_BLC: Tensor, state: StreamState | None) -> tuple[Tensor, StreamState]:
         """Frames (B, 4 L, 272) and the state, as :meth:`llamo_ros.model.motion_vae.MotionVae.decode`."""
