@@ -7,14 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from llamo_ros.core.errors import BackendError
-from llamo_ros.kernels.causal_stack import CausalStack
+from llamo_ros.model.compiled_body import CompiledBody
 from llamo_ros.model.config import FRAMES_PER_LATENT
 from llamo_ros.model.latent_sampler import LatentSampler
 from llamo_ros.model.llamo import PADDING, Llamo
 from llamo_ros.model.slots import SlotWindow
 from llamo_ros.model.stream_state import StreamState
-from llamo_ros.model.token_reader import TokenReader
+from llamo_ros.model.token_reader import compiled_reader
 
 
 class MotionRuntime:
@@ -47,17 +46,8 @@ class MotionRuntime:
             precision = model.config.generation.precision if is_compiled else "float32"
         self.precision = precision
         self.sampler = LatentSampler(model.flow_head, backend=backend, precision=precision)
-        self._reader, self._decoder = None, None
-        if backend == "cpu" and model.special_tokens.dtype != torch.float32:
-            raise BackendError(
-                f"backend 'cpu' was asked for, and it has no kernel for a backbone in {model.config.dtype}. "
-                "Load the model with dtype='float32', or use backend='auto', which runs the backbone in PyTorch."
-            )
-        if is_compiled and model.special_tokens.dtype == torch.float32:
-            self._reader = TokenReader(model, backend=backend, precision=precision)
-        if is_compiled:
-            self._decoder = CausalStack(model.vae.decoder.operations(), backend=backend, precision=precision)
-            self._looks_back = [rows > 0 for rows, _ in model.vae.decoder.state_shapes()]
+        self._reader = compiled_reader(model, backend, precision)
+        self._decoder = CompiledBody(model.vae.decoder, backend=backend, precision=precision) if is_compiled else None
 
     @property
     def reads_cheaply(self) -> bool:
@@ -90,9 +80,6 @@ class MotionRuntime:
             return vae.decode(z_BLC, state)
         vae.check_decoded(z_BLC, state)
         state = vae.empty_decoder_state(len(z_BLC)) if state is None else state
-        given = [past for past, looks_back in zip(state, self._looks_back, strict=True) if looks_back]
-        out, new = self._decoder(z_BLC.float(), given)
-        made = iter(new)
-        state = [next(made) if looks_back else past for past, looks_back in zip(state, self._looks_back, strict=True)]
+        out, state = self._decoder(z_BLC, state)
         frames = out.reshape(len(z_BLC), FRAMES_PER_LATENT * z_BLC.shape[1], len(vae.feature_mean))
         return vae.denormalise(frames), state

@@ -1,19 +1,59 @@
 """TokenReader: more tokens of text and motion through both branches of the backbone, behind what was read before."""
 
-# R sequences, T tokens of all of them, C latent channels, D width, E head width, P positions
+# R sequences, T new tokens of all of them, C latent channels, D width, E head width, P positions
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from llamo_ros.core.errors import BackendError
 from llamo_ros.kernels.backbone_step import BackboneStep, BranchWeights, LayerWeights
 from llamo_ros.model.config import BackboneConfig
 from llamo_ros.model.llama import LlamaBranch, rotary_tables
 from llamo_ros.model.llamo import MOTION, Llamo
-from llamo_ros.model.slots import SlotWindow
+
+
+class BufferedCache(Protocol):
+    """Keys and values of some sequences.
+
+    Attributes:
+        buffers: Keys and values, float32, contiguous, shape (layers, rows, K, L, E) each.
+        numbers: Row of each sequence in them, and the tokens it holds.
+    """
+
+    buffers: tuple[Tensor, Tensor]
+    numbers: tuple[list[int], list[int]]
+
+    def advance(self, count: int) -> None:
+        """New tokens have been written, at most ``count`` of a sequence."""
+
+
+def compiled_reader(model: Llamo, backend: str, precision: str) -> TokenReader | None:
+    """A reader on the compiled kernels where they are to run; None where PyTorch is.
+
+    Args:
+        model: In evaluation mode.
+        backend: "auto" (compiled kernels on the CPU), "cpu" (those, or an error) or "reference" (PyTorch).
+        precision: In which the kernels keep weights.
+
+    Raises:
+        ParameterError: a weight is not finite.
+        BackendError: backend or precision cannot run here, or "cpu" is asked for and the backbone is in bfloat16.
+    """
+    is_float32 = model.special_tokens.dtype == torch.float32
+    if backend == "cpu" and not is_float32:
+        raise BackendError(
+            f"backend 'cpu' was asked for, and it has no kernel for a backbone in {model.config.dtype}. "
+            "Load the model with dtype='float32', or use backend='auto', which runs the backbone in PyTorch."
+        )
+    on_cpu = model.latent_mean.device.type == "cpu"
+    if is_float32 and (backend == "cpu" or (backend == "auto" and on_cpu)):
+        return TokenReader(model, backend=backend, precision=precision)
+    return None
 
 
 class TokenReader:
@@ -56,39 +96,43 @@ class TokenReader:
         """Which implementation runs: "cpu" (compiled) or "reference"."""
         return self._step.backend
 
+    def __call__(self, sequences: Sequence[Sequence[int]], latents_LC: Tensor, cache: BufferedCache) -> Tensor:
+        """Hidden states (R, D) of the last of each sequence's new tokens; see :meth:`hidden`."""
+        last_R = torch.tensor([len(sequence) for sequence in sequences]).cumsum(0) - 1
+        return self.hidden(sequences, latents_LC, cache)[last_R]
+
     @torch.no_grad()
-    def __call__(self, sequences: Sequence[Sequence[int]], latents_LC: Tensor, window: SlotWindow) -> Tensor:
-        """Hidden states (R, D) of the last of each sequence's new tokens; the window is advanced.
+    def hidden(self, sequences: Sequence[Sequence[int]], latents_LC: Tensor, cache: BufferedCache) -> Tensor:
+        """Hidden states (T, D) of all new tokens, sequence by sequence; the cache is advanced.
 
         Args:
             sequences: New tokens of each of the R sequences, at least one each.
             latents_LC: Normalised latents of all ``MOTION`` places in reading order.
-            window: Of the sequences, with room for the longest.
+            cache: Of the sequences, with room for the longest.
         """
         tokens = [token for sequence in sequences for token in sequence]
         counts = [len(sequence) for sequence in sequences]
-        rows = [row for row, count in zip(window.numbers[0], counts, strict=True) for _ in range(count)]
-        lengths = [past + n for past, count in zip(window.numbers[1], counts, strict=True) for n in range(count)]
-        last_R = torch.tensor(counts).cumsum(0) - 1
+        rows = [row for row, count in zip(cache.numbers[0], counts, strict=True) for _ in range(count)]
+        lengths = [past + n for past, count in zip(cache.numbers[1], counts, strict=True) for n in range(count)]
         if len(tokens) == len(latents_LC):  # motion alone, as nearly always
-            hidden_TD = self._run(self._model.adapter(latents_LC), rows, lengths, window, text_rows=0)
+            hidden_TD = self._run(self._model.adapter(latents_LC), rows, lengths, cache, text_rows=0)
         else:
-            text_first_T = torch.tensor([token == MOTION for token in tokens]).argsort(stable=True)
+            text_first_T = torch.tensor([token == MOTION for token in tokens]).int().argsort(stable=True)
             order = text_first_T.tolist()
             x_TD = self._model.embed(torch.tensor([tokens]), latents_LC)[0, text_first_T]
             text_rows = len(tokens) - len(latents_LC)
-            hidden_TD = self._run(x_TD, [rows[t] for t in order], [lengths[t] for t in order], window, text_rows)
-            last_R = text_first_T.argsort()[last_R]
-        window.advance(max(counts))
-        return hidden_TD[last_R]
+            hidden_TD = self._run(x_TD, [rows[t] for t in order], [lengths[t] for t in order], cache, text_rows)
+            hidden_TD = hidden_TD[text_first_T.argsort()]
+        cache.advance(max(counts))
+        return hidden_TD
 
     def _run(
-        self, x_TD: Tensor, rows: Sequence[int], lengths: Sequence[int], window: SlotWindow, text_rows: int
+        self, x_TD: Tensor, rows: Sequence[int], lengths: Sequence[int], cache: BufferedCache, text_rows: int
     ) -> Tensor:
         cosine_PE, sine_PE = self._rotary  # read once and set as one: another thread may replace it
         if max(lengths) >= len(cosine_PE):
             self._rotary = cosine_PE, sine_PE = self._tables(2 * max(lengths))
-        return self._step(x_TD, cosine_PE[lengths], sine_PE[lengths], *window.buffers, rows, lengths, text_rows)
+        return self._step(x_TD, cosine_PE[lengths], sine_PE[lengths], *cache.buffers, rows, lengths, text_rows)
 
     def _tables(self, positions: int) -> tuple[Tensor, Tensor]:
         """Cosine and sine (P, E) of the rotary embedding."""
