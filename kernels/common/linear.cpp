@@ -131,8 +131,6 @@ LLAMO_INLINE void scaled(const Linear& layer, std::int64_t o, const std::int32_t
   for (int i = 0; i < PANEL; ++i) out[i] = static_cast<float>(sums[i]) * (scale * scales[i]) + bias[i];
 }
 
-constexpr int kScales = 64;  // rows that are quantised before a panel is read
-
 // Plain loops; a panel holds one input after the other here.
 void multiply_int8_portable(const Linear& layer, const Rows& rows) {
   constexpr int kPanel = 32;
@@ -163,6 +161,8 @@ LLAMO_INLINE Pattern pattern_of(const void* four) {
 template <typename Whole>
 using Int8Panel = void (*)(const Linear&, std::int64_t o, const Whole* x, std::int64_t stride, const float* scales,
                            float* out, std::int64_t out_stride);
+
+constexpr int kScales = 64;  // rows that are quantised before a panel is read
 
 // All panels for all rows, up to 4 of them at once; without `four`, 2.
 template <int LANES, int PANEL, int OFFSET, typename Whole>
