@@ -18,16 +18,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from llamo_ros.core.errors import BackendError, ParameterError, ShapeError
+from llamo_ros.core.errors import ParameterError, ShapeError
+from llamo_ros.kernels.backends import check_triton
 from llamo_ros.kernels.flow_sampler.triton_persistent import persistent_launch
-from llamo_ros.kernels.flow_sampler.triton_plan import (
-    INTERPRETED,
-    STORAGE,
-    Buffers,
-    make_buffers,
-    pack,
-)
+from llamo_ros.kernels.flow_sampler.triton_plan import Buffers, make_buffers, pack
 from llamo_ros.kernels.flow_sampler.triton_steps import mod_gemm_launch, step_launches
+from llamo_ros.kernels.triton_launch import STORAGE
 
 if TYPE_CHECKING:
     from llamo_ros.kernels.flow_sampler import FlowHeadWeights
@@ -72,7 +68,7 @@ class TritonFlowSampler:
         if dtype not in STORAGE:
             raise ParameterError(f"dtype is {dtype!r}, expected one of {', '.join(STORAGE)}.")
         self._device = weights.input_weight.device
-        check_device(self._device, dtype)
+        check_triton(self._device, dtype)
         on_gpu = self._device.type == "cuda"
         self._persistent = persistent
         self._use_graph = use_graph and on_gpu and not persistent
@@ -195,7 +191,7 @@ def mod_gemm(activations: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     for name, tensor in {"activations": activations, "bias": bias}.items():
         if tensor.dtype != torch.float32 or tensor.device != weight.device:
             raise ParameterError(f"{name} are {tensor.dtype} on {tensor.device}, expected float32 on {weight.device}.")
-    check_device(weight.device, "float32" if weight.dtype == torch.float32 else "bfloat16")
+    check_triton(weight.device, "float32" if weight.dtype == torch.float32 else "bfloat16")
     out = torch.empty(len(activations), outputs, device=weight.device)
     if out.numel() == 0:
         return out
@@ -203,28 +199,3 @@ def mod_gemm(activations: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     with torch.cuda.device(weight.device) if weight.device.type == "cuda" else nullcontext():
         one.run()
     return out
-
-
-def check_device(device: torch.device, dtype: str) -> None:
-    """Raise BackendError unless Triton kernels for weights of this dtype, a key of STORAGE, run on the device."""
-    if INTERPRETED:
-        if device.type != "cpu":
-            raise BackendError(
-                f"TRITON_INTERPRET is set, so Triton kernels run on the CPU, but the tensors are on {device}. "
-                "Unset it, or move them with .cpu()."
-            )
-        return
-    if device.type != "cuda":
-        raise BackendError(
-            f"Triton kernels need an NVIDIA GPU, but the tensors are on {device}. Move them with .to('cuda'), or ask "
-            "for another backend. To try the kernels on a CPU, very slowly, set TRITON_INTERPRET=1 before Python "
-            "starts."
-        )
-    needed = (8, 9) if dtype == "float8" else (8, 0)
-    capability = torch.cuda.get_device_capability(device)
-    if capability < needed:
-        raise BackendError(
-            f"{dtype} weights need a GPU of compute capability {needed[0]}.{needed[1]}, and "
-            f"{torch.cuda.get_device_name(device)} has {capability[0]}.{capability[1]}. "
-            + ("Use 'int8' or 'bfloat16'." if dtype == "float8" else "Use backend='reference'.")
-        )

@@ -17,27 +17,20 @@ from llamo_ros.kernels.flow_sampler.triton_phases import grid_barrier, input_pha
 from llamo_ros.kernels.flow_sampler.triton_plan import (
     MAX_DOT_PRODUCT_ROWS,
     Buffers,
-    Launch,
     PackedWeights,
     argument_pool,
-    ceil_div,
     dot_product_tile,
-    dot_type,
     input_tile,
-    launch,
-    matrix_tile,
-    power_of_two,
 )
 from llamo_ros.kernels.flow_sampler.triton_tiles import (
     first_task,
     gate_rows,
-    linear_of_rows,
     modulate_task,
     second_task,
-    silu,
-    store_rows,
     weight_tile,
 )
+from llamo_ros.kernels.triton_launch import Launch, ceil_div, dot_type, launch, matrix_tile, power_of_two
+from llamo_ros.kernels.triton_linear import linear_of_rows, silu, store_rows
 
 
 @triton.jit(do_not_specialize=["steps"])

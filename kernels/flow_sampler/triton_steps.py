@@ -15,31 +15,24 @@ from torch import Tensor
 from llamo_ros.kernels.flow_sampler.triton_plan import (
     MAX_DOT_PRODUCT_ROWS,
     Buffers,
-    Launch,
     PackedWeights,
     argument_pool,
-    ceil_div,
     dot_product_tile,
-    dot_type,
     first_layer,
     input_tile,
-    launch,
-    matrix_tile,
-    power_of_two,
     second_layer,
 )
 from llamo_ros.kernels.flow_sampler.triton_tiles import (
     first_task,
     gate_rows,
     input_task,
-    linear_of_rows,
     modulate_task,
     output_task,
     second_task,
-    silu,
-    store_rows,
     weight_tile,
 )
+from llamo_ros.kernels.triton_launch import Launch, ceil_div, dot_type, launch, matrix_tile, power_of_two
+from llamo_ros.kernels.triton_linear import linear_kernel, linear_of_rows
 
 
 @triton.jit(do_not_specialize=["batch"])
@@ -157,46 +150,6 @@ def modulate_kernel(
     """Many rows: LayerNorm and modulation. Grid: rows."""
     row = tl.program_id(0)
     modulate_task(hidden_ptr, time_ptr, condition_ptr, modulated_ptr, step, layer, row, rows, W, M, BLOCK_W)
-
-
-@triton.jit(do_not_specialize=["layer", "rows"])
-def linear_kernel(
-    x_ptr,
-    weight_ptr,
-    scale_ptr,
-    bias_ptr,
-    out_ptr,
-    layer,
-    rows,
-    K: tl.constexpr,
-    OUT: tl.constexpr,
-    WITH_SILU: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_O: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    DOT: tl.constexpr,
-):
-    """Many rows: a layer, SiLU if wanted. Grid: outputs, rows."""
-    first, first_row = tl.program_id(0) * BLOCK_O, tl.program_id(1) * BLOCK_R
-    value = linear_of_rows(
-        x_ptr,
-        weight_ptr,
-        scale_ptr,
-        bias_ptr,
-        layer,
-        first_row,
-        rows,
-        first,
-        K,
-        OUT,
-        BLOCK_R,
-        BLOCK_O,
-        BLOCK_K,
-        DOT,
-    )
-    if WITH_SILU:
-        value = silu(value)
-    store_rows(value, out_ptr, first_row, rows, first, OUT, BLOCK_R, BLOCK_O)
 
 
 @triton.jit(do_not_specialize=["step", "layer", "rows"])

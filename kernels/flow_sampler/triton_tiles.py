@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from llamo_ros.kernels.flow_sampler import reference
+from llamo_ros.kernels.triton_linear import scaled_and_biased, silu
 
 EPSILON = tl.constexpr(reference.LAYER_NORM_EPSILON)
 
@@ -57,21 +58,6 @@ def modulated_row(
     shift = modulation(time_ptr, condition_ptr, step, row, rows, slot, i, live, W, M)
     scale = modulation(time_ptr, condition_ptr, step, row, rows, slot + 1, i, live, W, M)
     return tl.where(live, centred * tl.rsqrt(variance + EPSILON) * (1.0 + scale) + shift, 0.0)
-
-
-@triton.jit
-def silu(x):
-    """X * sigmoid(x). Where exp overflows the quotient is the limit, 0."""
-    return x / (1.0 + tl.exp(-x))
-
-
-@triton.jit
-def scaled_and_biased(value, scale_ptr, bias_ptr, layer, o, OUT: tl.constexpr):
-    """`value` of outputs `o`, which broadcasts to it, times the scale of quantised weights, if any, plus the bias."""
-    at = tl.cast(layer, tl.int64) * OUT + o
-    if scale_ptr is not None:
-        value *= tl.load(scale_ptr + at, mask=o < OUT, other=0.0)
-    return value + tl.load(bias_ptr + at, mask=o < OUT, other=0.0)
 
 
 # --------------------------------------------------------------------------------------------- one row: dot products
@@ -231,49 +217,6 @@ def modulate_task(
     value = modulated_row(hidden_ptr, time_ptr, condition_ptr, step, row, rows, 3 * layer, W, M, BLOCK_W)
     i = tl.arange(0, BLOCK_W)
     tl.store(modulated_ptr + tl.cast(row, tl.int64) * W + i, value, mask=i < W)
-
-
-@triton.jit
-def linear_of_rows(
-    x_ptr,
-    weight_ptr,
-    scale_ptr,
-    bias_ptr,
-    layer,
-    first_row,
-    rows,
-    first,
-    K: tl.constexpr,
-    OUT: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_O: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    DOT: tl.constexpr,
-):
-    """Outputs from `first` on for the rows of x (rows, K) from `first_row` on, shape (BLOCK_R, BLOCK_O).
-
-    Both operands are converted to DOT. bfloat16 holds every int8 and float8 exactly. Under the interpreter, where
-    tl.dot would multiply the bit patterns of bfloat16, DOT is float32.
-    """
-    r = tl.cast(first_row + tl.arange(0, BLOCK_R), tl.int64)[:, None]
-    o = tl.cast(first + tl.arange(0, BLOCK_O), tl.int64)[None, :]
-    weight_ptr += tl.cast(layer, tl.int64) * K * OUT
-    total = tl.zeros((BLOCK_R, BLOCK_O), dtype=tl.float32)
-    for start in range(0, K, BLOCK_K):
-        k = start + tl.arange(0, BLOCK_K)
-        x_at, weight_at = k[None, :], k[:, None]
-        x = tl.load(x_ptr + r * K + x_at, mask=(r < rows) & (x_at < K), other=0.0, cache_modifier=".cg")
-        weight = tl.load(weight_ptr + o * K + weight_at, mask=(o < OUT) & (weight_at < K), other=0.0)
-        total = tl.dot(x.to(DOT), weight.to(DOT), total, input_precision="ieee")
-    return scaled_and_biased(total, scale_ptr, bias_ptr, layer, o, OUT)
-
-
-@triton.jit
-def store_rows(value, out_ptr, first_row, rows, first, OUT: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_O: tl.constexpr):
-    """out[first_row:, first:] = value, shape (BLOCK_R, BLOCK_O)."""
-    r = tl.cast(first_row + tl.arange(0, BLOCK_R), tl.int64)[:, None]
-    o = (first + tl.arange(0, BLOCK_O))[None, :]
-    tl.store(out_ptr + r * OUT + o, value, mask=(r < rows) & (o < OUT))
 
 
 @triton.jit

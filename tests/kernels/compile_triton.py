@@ -20,8 +20,9 @@ from triton.compiler import ASTSource
 
 from llamo_ros.kernels.flow_sampler import FlowHeadWeights
 from llamo_ros.kernels.flow_sampler.triton_persistent import persistent_launch
-from llamo_ros.kernels.flow_sampler.triton_plan import STORAGE, Launch, make_buffers, pack
+from llamo_ros.kernels.flow_sampler.triton_plan import make_buffers, pack
 from llamo_ros.kernels.flow_sampler.triton_steps import mod_gemm_launch, step_launches
+from llamo_ros.kernels.triton_launch import STORAGE, Launch
 
 POINTERS = {
     torch.float32: "*fp32",

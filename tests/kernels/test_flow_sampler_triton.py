@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,18 @@ import torch
 from torch import Tensor
 
 from llamo_ros.core.errors import BackendError, ParameterError, ShapeError
-from llamo_ros.kernels.flow_sampler import FlowHeadWeights, reference
+from llamo_ros.kernels.backends import check_triton
+from llamo_ros.kernels.flow_sampler import FlowHeadWeights, FlowSampler, reference
 
 pytest.importorskip("triton", reason="Triton is not installed: pip install -r requirements/gpu.txt")
 
 from llamo_ros.kernels.flow_sampler import triton_kernel
-from llamo_ros.kernels.flow_sampler.triton_kernel import TritonFlowSampler, check_device, mod_gemm
-from llamo_ros.kernels.flow_sampler.triton_plan import INTERPRETED, STORAGE, quantize
+from llamo_ros.kernels.flow_sampler.triton_kernel import TritonFlowSampler, mod_gemm
+from llamo_ros.kernels.triton_launch import INTERPRETED, STORAGE, quantize
+from llamo_ros.model.config import preset
+from llamo_ros.model.latent_sampler import LatentSampler
+from llamo_ros.model.llamo import Llamo
+from llamo_ros.model.motion_runtime import MotionRuntime
 
 ROOT = Path(__file__).resolve().parents[2]
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -54,12 +60,12 @@ def on_gpu_and_interpreted(test: Callable) -> Callable:
     return test if INTERPRETED else on_gpu(test)
 
 
-def make_weights(width: int, channels: int, blocks: int) -> FlowHeadWeights:
+def make_weights(width: int, channels: int, blocks: int, device: str = DEVICE) -> FlowHeadWeights:
     """Random weights under which activations keep their size from layer to layer."""
     random = torch.Generator().manual_seed(0)
 
     def layer(*shape: int) -> Tensor:
-        return (torch.randn(shape, generator=random) / shape[-1] ** 0.5).to(DEVICE)
+        return (torch.randn(shape, generator=random) / shape[-1] ** 0.5).to(device)
 
     return FlowHeadWeights(
         input_weight=layer(width, channels),
@@ -267,6 +273,50 @@ def test_mod_gemm_is_a_linear_layer(dtype: torch.dtype, tolerance: float, rows: 
     torch.testing.assert_close(actual.double(), expected, rtol=0, atol=tolerance * expected.abs().max().item())
 
 
+# ----------------------------------------------------------------------------------------------------------- dispatch
+
+
+@pytest.mark.parametrize(("precision", "persistent"), [*((precision, False) for precision in STORAGE), ("int8", True)])
+@on_gpu_and_interpreted
+def test_the_flow_sampler_runs_in_triton_where_it_is_asked_for(precision: str, persistent: bool) -> None:
+    weights = make_weights(16, 4, 1)
+    noise, time, condition, _ = arguments = make_arguments(weights, 1, 2, 2.0)
+    sampler = FlowSampler(weights, backend="triton", precision=precision, persistent=persistent)
+    assert (sampler.backend, sampler.precision, sampler.instruction_set) == ("triton", precision, None)
+    latents = sampler(noise, time_modulations=time, condition_modulations=condition, guidance_scale=2.0)
+    expected = TritonFlowSampler(weights, precision, persistent)(*arguments)
+    torch.testing.assert_close(latents, expected, rtol=0, atol=0)
+    full = sampler(noise, modulations=time[:, None] + condition, guidance_scale=2.0)
+    torch.testing.assert_close(full, expected)
+    time[0, 0] = float("nan")
+    with pytest.raises(ParameterError, match="time_modulations contain NaN"):
+        sampler(noise, time_modulations=time, condition_modulations=condition, guidance_scale=2.0)
+
+
+@pytest.mark.parametrize("solver", ["euler", "midpoint"])
+@on_gpu_and_interpreted
+def test_a_motion_runtime_samples_in_triton_in_the_precision_of_the_checkpoint(solver: str) -> None:
+    torch.manual_seed(0)
+    config = preset("tiny")
+    model = Llamo(replace(config, generation=replace(config.generation, precision="bfloat16"))).eval().to(DEVICE)
+    head = model.flow_head
+    for parameter in head.parameters():  # it starts as the zero field
+        torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+    runtime = MotionRuntime(model, backend="triton")
+    assert (runtime.precision, runtime.sampler.backend) == ("bfloat16", "triton")
+    assert MotionRuntime(model).sampler.backend == ("cpu" if INTERPRETED else "triton")
+    noise = torch.randn(1, head.latent_dim, device=DEVICE)
+    condition = torch.randn(2, head.condition.in_features, device=DEVICE)
+    expected = LatentSampler(head, backend="reference")(noise, condition, 2.0, 2, solver)
+    latents = runtime.sampler(noise, condition, 2.0, 2, solver)
+    assert (latents - expected).abs().max() <= TOLERANCE["bfloat16"] * (expected - noise).abs().max()
+
+
+def test_only_triton_has_a_persistent_kernel() -> None:
+    with pytest.raises(BackendError, match="'reference' has no persistent kernel"):
+        FlowSampler(make_weights(16, 4, 1, device="cpu"), backend="reference", persistent=True)
+
+
 # -------------------------------------------------------------------------------------------------------- only on a GPU
 
 
@@ -311,29 +361,12 @@ def test_an_unknown_dtype_is_refused_with_a_list() -> None:
 def test_a_device_where_the_kernels_do_not_run_is_refused_with_advice() -> None:
     if INTERPRETED:
         with pytest.raises(BackendError, match="tensors are on cuda. Unset it"):
-            check_device(torch.device("cuda"), "float32")
+            check_triton(torch.device("cuda"))
     else:
-        weights = FlowHeadWeights(*(torch.zeros(1) for _ in range(8)))
-        with pytest.raises(BackendError, match="need an NVIDIA GPU, but the tensors are on cpu.*TRITON_INTERPRET=1"):
-            TritonFlowSampler(weights)
-
-
-if not INTERPRETED:
-
-    @pytest.mark.parametrize(
-        ("capability", "dtype", "is_enough"),
-        [((7, 5), "bfloat16", False), ((8, 0), "int8", True), ((8, 6), "float8", False), ((8, 9), "float8", True)],
-    )
-    def test_a_gpu_too_old_for_the_weights_is_refused(
-        capability: tuple[int, int], dtype: str, is_enough: bool, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "an old GPU")
-        if is_enough:
-            check_device(torch.device("cuda"), dtype)
-        else:
-            with pytest.raises(BackendError, match=f"{dtype} weights need .* an old GPU has"):
-                check_device(torch.device("cuda"), dtype)
+        weights = make_weights(16, 4, 1, device="cpu")
+        for make in (TritonFlowSampler, lambda weights: FlowSampler(weights, backend="triton")):
+            with pytest.raises(BackendError, match="need an NVIDIA GPU, but .* on cpu.*TRITON_INTERPRET=1"):
+                make(weights)
 
 
 @pytest.mark.parametrize(
