@@ -44,9 +44,12 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2, "float8": 8e-2, "int8": 3e-2}
 # seen) or, with more than 4 rows, activations in bfloat16 (5.5e-3 seen).
 TOLERANCE_FEW_ROWS, TOLERANCE_MANY_ROWS = 1e-5, 1.5e-2
 
-SMALL = [(16, 1, 1, 3), (63, 2, 3, 2), (96, 1, 20, 2)]  # width, blocks, samples, steps
-LARGE = [(width, 3, samples, 5) for width in (256, 1536) for samples in (1, 4, 64)]
-SIZES = SMALL if INTERPRETED else SMALL + LARGE
+PLAIN, GUIDED = (None, False), (2.0, True)  # guidance scale, and whether the modulations come apart
+# width, blocks, samples, steps: one, two, three rows; then rows for matrix products, and more of them than a tile has
+SMALL = [(16, 1, 1, 2, *PLAIN), (16, 1, 1, 2, *GUIDED), (63, 2, 3, 2, *PLAIN)]
+SMALL += [(96, 1, 6, 2, *GUIDED), (16, 1, 70, 1, *PLAIN)]
+LARGE = [(w, 3, samples, 5, *form) for w in (256, 1536) for samples in (1, 4, 64) for form in (PLAIN, GUIDED)]
+CASES = SMALL if INTERPRETED else SMALL + LARGE
 
 
 def on_gpu(test: Callable) -> Callable:
@@ -133,10 +136,7 @@ if not INTERPRETED:
 
 
 @pytest.mark.parametrize("persistent", [False, True], ids=["layers", "persistent"])
-@pytest.mark.parametrize(
-    ("guidance_scale", "separable"), [(None, False), (2.0, True)], ids=["plain-full", "guided-separable"]
-)
-@pytest.mark.parametrize(("width", "blocks", "samples", "steps"), SIZES)
+@pytest.mark.parametrize(("width", "blocks", "samples", "steps", "guidance_scale", "separable"), CASES)
 @pytest.mark.parametrize("dtype", STORAGE)
 @on_gpu_and_interpreted
 def test_kernels_match_the_float64_reference(
