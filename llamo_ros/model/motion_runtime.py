@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from llamo_ros.kernels.backends import choose_backend
 from llamo_ros.model.compiled_body import CompiledBody
 from llamo_ros.model.config import FRAMES_PER_LATENT
 from llamo_ros.model.latent_sampler import LatentSampler
@@ -19,12 +20,12 @@ from llamo_ros.model.token_reader import compiled_reader
 class MotionRuntime:
     """The weights of a model as they are now; when they change, build a new one. Safe to call from several threads.
 
-    With "auto" a backbone in bfloat16 runs in PyTorch, and so does everything on another device than the CPU.
+    With "auto" a backbone in bfloat16 runs in PyTorch. On an NVIDIA GPU only the sampler has kernels, in Triton.
 
     Attributes:
         model: The model, in evaluation mode.
         sampler: Noise to latents.
-        precision: In which the compiled kernels keep weights.
+        precision: In which the kernels keep weights.
     """
 
     def __init__(self, model: Llamo, backend: str = "auto", precision: str | None = None) -> None:
@@ -32,18 +33,20 @@ class MotionRuntime:
 
         Args:
             model: In evaluation mode.
-            backend: "auto" (compiled kernels on the CPU), "cpu" (those, or an error) or "reference" (PyTorch).
-            precision: "float32", "bfloat16" or "int8"; None takes the checkpoint's, where compiled kernels run.
+            backend: "auto" (compiled kernels on the CPU, Triton on an NVIDIA GPU if it is installed), "cpu" or "triton"
+                (those, or an error), or "reference" (PyTorch). "triton" samples latents; all else is PyTorch there.
+            precision: "float32", "bfloat16", "int8", or in Triton "float8"; None takes the checkpoint's, where kernels
+                run.
 
         Raises:
             ParameterError: there is no such precision, or a weight is not finite.
             BackendError: backend or precision cannot run here, or "cpu" is asked for and the backbone is in bfloat16.
         """
         self.model = model
-        on_cpu = model.latent_mean.device.type == "cpu"
-        is_compiled = backend == "cpu" or (backend == "auto" and on_cpu)
+        sampler_backend = choose_backend(backend, model.latent_mean.device, has_triton=True)
+        is_compiled = sampler_backend == "cpu"
         if precision is None:
-            precision = model.config.generation.precision if is_compiled else "float32"
+            precision = "float32" if sampler_backend == "reference" else model.config.generation.precision
         self.precision = precision
         self.sampler = LatentSampler(model.flow_head, backend=backend, precision=precision)
         self._reader = compiled_reader(model, backend, precision)
