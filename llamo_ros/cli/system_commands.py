@@ -1,4 +1,4 @@
-"""Subcommands about checkpoints and the machine: store a model in fewer bits, and see what runs here."""
+"""Subcommands about checkpoints and the machine: store a model in fewer bits, and see what runs here and how fast."""
 
 from __future__ import annotations
 
@@ -42,3 +42,26 @@ def doctor(options: argparse.Namespace) -> None:
             "`llamo quantize`, or use a GPU."
         )
     print("It keeps up with real time.")
+
+
+def bench(options: argparse.Namespace) -> None:
+    """Measure a model on one core, show the figures and keep them."""
+    import json
+    import sys
+
+    from llamo_ros.benchmark.quick import QuickSettings, quick_benchmark
+    from llamo_ros.cli.system_report import bench_text
+    from llamo_ros.training.runs import git_commit
+
+    settings = QuickSettings(options.operation_seconds, options.seconds, options.ticks, options.process, options.core)
+    result = quick_benchmark(
+        options.checkpoint,
+        options.precision,
+        settings,
+        git_commit(),
+        progress=lambda line: print(f"{line} ...", file=sys.stderr, flush=True),
+    )
+    print(bench_text(result))
+    if options.json is not None:
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(f"\nall figures: {options.json}")

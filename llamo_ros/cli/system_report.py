@@ -1,4 +1,7 @@
-"""What ``llamo doctor`` finds out: versions, the machine, and by trying it what a model runs on and how fast."""
+"""What ``llamo doctor`` finds out: versions, the machine, and by trying it what a model runs on and how fast.
+
+Also the words for what ``llamo bench`` measures.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,16 @@ import pkgutil
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import llamo_ros.kernels
 from llamo_ros import __version__
+from llamo_ros.benchmark.machine import cpu_model
 from llamo_ros.core.errors import BackendError
 from llamo_ros.kernels.backends import compiled_kernels, instruction_sets, why_not_triton
 from llamo_ros.model.checkpoint import load_checkpoint, read_config
@@ -177,14 +182,38 @@ def why_not_compiled(operation: str) -> str:
     return ""
 
 
-def cpu_model() -> str:
-    """Name of the processor as the system knows it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+def bench_text(result: Mapping[str, Any]) -> str:
+    """What ``llamo bench`` says of a result of :func:`llamo_ros.benchmark.quick.quick_benchmark`."""
+    machine, limits, latent, many = (result[name] for name in ("machine", "limits", "latent", "streams"))
+    caches = ", ".join(f"{name} {size}" for name, size in machine["caches"].items())
+    about = [("CPU", f"{machine['cpu']}, {machine['cores']} cores, load {machine['load']}")]
+    about += [("caches", caches or "not known"), ("instructions", machine["instruction_sets"][0])]
+    about += [("model", f"{result['checkpoint']}, {result['precision']}, one thread on core {result['core']}")]
+    reads = (f"{int(size) / 1e6:.1f} MB at {rate / 1e9:.0f} GB/s" for size, rate in limits["bandwidths"].items())
+    about += [("reading again", ", ".join(reads))]
+    rates = (f"{rate / 1e9:.0f} G/s in {kind}" for kind, rate in limits["rates"].items())
+    about += [("multiply-adds", ", ".join(rates))]
+    rows: list[Row] = [("operation", "how", "weights", "p50 [ms]", "p99 [ms]", "speed", "of the limit")]
+    for row in result["operations"]:
+        ratio = f"{row['to_limit']:.1f} x {row['limit_ms']:.2f} ms ({row['bound']})" if "to_limit" in row else "-"
+        times = (f"{row['p50_ms']:.3f}", f"{row['p99_ms']:.3f}", f"{row['speedup']:.1f} x")
+        rows.append((row["operation"], row["candidate"], row["precision"], *times, ratio))
+    started = [
+        f"a fresh process: first pose after {found['first_pose_s']:.1f} s, at most {found['peak_mb']:.0f} MB of memory"
+        for found in result["processes"]
+    ]
+    quantiles = ", ".join(f"{name} {latent[f'{name}_ms']:.1f} ms" for name in ("p50", "p90", "p99"))
+    return "\n".join(
+        [
+            table(about),
+            "",
+            table(rows),
+            "",
+            f"whole latent (four frames, joints included): {quantiles}, longest {latent['max_ms']:.1f} ms",
+            f"real time: {latent['real_time']:.0f} x; one core makes {many['streams']} streams together in real time",
+            *started,
+        ]
+    )
 
 
 def table(rows: Sequence[Row]) -> str:

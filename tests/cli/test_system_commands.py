@@ -1,8 +1,9 @@
-"""``llamo quantize`` and ``llamo doctor``."""
+"""``llamo quantize``, ``llamo doctor`` and ``llamo bench``."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import shlex
 import sys
 from collections.abc import Callable
@@ -224,10 +225,37 @@ def test_the_machine_is_shown_even_where_no_model_can_be_tried(
     assert rows_of(said.out)["flow_sampler"] == ["none", "-", "-", "there is no CUDA GPU"]
 
 
-@pytest.mark.parametrize("name", ["quantize", "doctor"])
+@pytest.mark.parametrize("name", ["quantize", "doctor", "bench"])
 def test_help_shows_an_example_that_parses(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([name, "--help"])
     example = shlex.split(capsys.readouterr().out.split("example:\n")[1].strip())
     assert example[:2] == ["llamo", name]
     assert callable(make_parser().parse_args(example[1:]).run)
+
+
+# bench
+
+
+def test_bench_shows_figures_of_the_model_and_keeps_them(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llamo_ros.benchmark.whole_latent.PERIOD", 0.0)  # no number of streams keeps up: one is tried
+    out = tmp_path / "bench.json"
+    command = ["bench", "--checkpoint", str(checkpoint), "--precision", "int8", "--json", str(out), "--no-process"]
+    assert main([*command, "--seconds", "0.4", "--operation-seconds", "1e-9", "--ticks", "1"]) == 0
+    said = capsys.readouterr()
+    assert instruction_sets()[0] in said.out
+    assert "whole latent (four frames, joints included): p50 " in said.out
+    assert "0 streams together in real time" in said.out
+    assert "flow sampler ..." in said.err
+    result = json.loads(out.read_text())
+    assert result["precision"] == "int8"
+    assert result["latent"]["calls"] == 3
+    rows = {(row["operation"], row["candidate"]): row for row in result["operations"]}
+    assert rows["flow sampler", "kernel"]["to_limit"] > 0
+    assert {operation for operation, _ in rows} == {"backbone step", "flow sampler", "VAE decoder", "frames and joints"}
+
+
+def test_bench_refuses_in_one_line(refused: Callable[..., str]) -> None:
+    assert "no model 'none'" in refused("bench", "--checkpoint", "none")

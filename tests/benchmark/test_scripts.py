@@ -1,0 +1,79 @@
+"""The scripts in benchmarks/ at tiny size: they end well, and write the file and the table."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from llamo_ros.benchmark.tables import begin_mark, end_mark, section
+from llamo_ros.model.checkpoint import save_checkpoint
+from llamo_ros.model.config import preset
+from llamo_ros.model.llamo import Llamo
+from llamo_ros.model.text_tokenizer import TextTokenizer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty repository to write results in."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    path = tmp_path / "docs" / "performance.md"
+    path.parent.mkdir()
+    names = ("operations", "whole_latent", "gpu_flow_sampler")
+    path.write_text("\n".join(f"{begin_mark(name)}\n{end_mark(name)}" for name in names))
+    return path
+
+
+def test_operations_are_measured_and_written(document: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--preset tiny --sizes 32x1 --steps 2 --seconds 1e-9 --no-compile --all-instruction-sets --write-docs"
+    assert script("operations").main([*words.split(), "--busy-machine", "--json", "copy.json"]) == 0
+    result = json.loads(Path("benchmarks/results/operations.json").read_text())
+    assert result == json.loads(Path("copy.json").read_text())
+    assert {row["operation"] for row in result["rows"]} == {
+        "flow sampler", "flow loop", "backbone step", "VAE decoder", "frames and joints",
+    }  # fmt: skip
+    table = section(document.read_text(), "operations")
+    assert "| flow loop | 32 x 1 | torch.compile | float32 | - | not run: left out by --no-compile |" in table
+    assert "**Other programs were running" in table
+    assert result["commit"][:12] in table
+    assert "x the first" in capsys.readouterr().out
+
+
+def test_whole_latents_are_measured_and_written(document: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tokenizer = TextTokenizer.train(["a person walks"] * 5, 300)
+    save_checkpoint(Llamo(preset("tiny")), tokenizer, tmp_path / "tiny", {"name": "random"}, None)
+    words = (
+        "--checkpoint tiny --only latents length --precisions int8 float32 --busy no --seconds 1 --length 1 --piece 0.5"
+    )
+    assert script("whole_latent").main([*words.split(), "--write-docs"]) == 0
+    result = json.loads(Path("benchmarks/results/whole_latent.json").read_text())
+    assert [row["precision"] for row in result["latents"]] == ["int8", "float32"]
+    table = section(document.read_text(), "whole_latent")
+    assert "| int8 | no |" in table
+    assert "One motion of 1 s (float32)" in table
+
+
+def test_a_missing_checkpoint_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert script("whole_latent").main(["--checkpoint", "nothing"]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_the_document_must_be_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = "--preset tiny --only decoder --precisions int8 --seconds 1e-9 --write-docs"
+    assert script("operations").main(words.split()) == 1

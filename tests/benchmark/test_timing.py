@@ -1,0 +1,36 @@
+"""How calls take turns, and what is said of their times; nothing here depends on how long something takes."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from llamo_ros.benchmark.timing import LEAST, one_core, spread, take_turns
+
+
+def test_a_spread_is_in_milliseconds() -> None:
+    found = spread([0.001 * value for value in range(1, 102)])
+    assert found == pytest.approx({"p50_ms": 51, "p90_ms": 91, "p99_ms": 100, "max_ms": 101, "calls": 101})
+
+
+def test_functions_take_turns_and_each_is_timed() -> None:
+    called: list[str] = []
+    times = take_turns({name: lambda name=name: called.append(name) for name in "ab"}, 1e-9)
+    assert {name: len(values) for name, values in times.items()} == {"a": LEAST, "b": LEAST}
+    assert called == ["a", "b", *(["a", "a", "b", "b"] * LEAST)]  # each timed call has one before it
+
+
+def test_no_function_is_called_without_end() -> None:
+    assert len(take_turns({"a": lambda: None}, 60.0, most=7)["a"]) == 7
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system cannot bind a process")
+def test_one_core_is_left_as_it_was_found() -> None:
+    cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    with pytest.raises(ZeroDivisionError), one_core() as core:
+        assert os.sched_getaffinity(0) == {core}
+        assert torch.get_num_threads() == 1
+        raise ZeroDivisionError
+    assert (os.sched_getaffinity(0), torch.get_num_threads()) == (cores, threads)
