@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="WxN",
         help="width and blocks of the flow head (default: 256x4 to 1536x12)",
     )
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS["cpu"], default=list(PRECISIONS["cpu"]))
     parser.add_argument("--all-instruction-sets", action="store_true", help="not only the fastest of this machine")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it takes minutes")
     parser.add_argument("--steps", type=int, default=50, help="Euler steps of the flow (default: %(default)s)")

@@ -52,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default="llamo-mini", help="model or checkpoint folder (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="(default: all)")
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="(default: all)")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS["cpu"], default=list(PRECISIONS["cpu"]), help="(default: all)"
+    )
     parser.add_argument("--busy", nargs="+", choices=BUSY, default=list(BUSY), help="the neighbour (default: each)")
     parser.add_argument("--seconds", type=float, default=75.0, help="motion of the latents (default: %(default)s)")
     parser.add_argument("--ticks", type=int, default=40, help="for each number of streams (default: %(default)s)")

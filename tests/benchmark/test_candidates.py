@@ -80,20 +80,22 @@ def test_what_cannot_run_has_a_row_that_says_why() -> None:
 @pytest.mark.parametrize("modulation", ["separable", "joint"])
 def test_all_ways_through_the_flow_head_agree(modulation: str, guided: bool) -> None:
     config = FlowHeadConfig(width=64, blocks=2, modulation=modulation, affine_norm=modulation == "joint")
-    candidates = sampler_candidates(config, PRECISIONS, guided, steps=4)
-    assert [candidate.precision for candidate in candidates if candidate.name == "kernel"] == list(PRECISIONS)
+    candidates = sampler_candidates(config, PRECISIONS["cpu"], guided, steps=4)
+    assert [candidate.precision for candidate in candidates if candidate.name == "kernel"] == list(PRECISIONS["cpu"])
     assert_all_ran(measure("flow sampler", candidates, FixedLimits(), 1e-9))
 
 
 def test_all_instruction_sets_go_through_the_flow_loop() -> None:
-    candidates = loop_candidates(64, 2, PRECISIONS, SETS, rows=2, steps=4, why_not_compiled="not now")
+    candidates = loop_candidates(64, 2, PRECISIONS["cpu"], SETS, rows=2, steps=4, why_not_compiled="not now")
     assert [candidate.instruction_set for candidate in candidates if candidate.precision == "int8"] == list(SETS)
     assert_all_ran(measure("flow loop", candidates, FixedLimits(), 1e-9))
 
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_all_ways_through_the_backbone_agree(rows: int) -> None:
-    candidates = step_candidates(TINY.backbone, PRECISIONS, SETS, rows=rows, length=5, why_not_compiled="not now")
+    candidates = step_candidates(
+        TINY.backbone, PRECISIONS["cpu"], SETS, rows=rows, length=5, why_not_compiled="not now"
+    )
     made = measure("backbone step", candidates, FixedLimits(), 1e-9)
     assert_all_ran(made)
     has_onnx = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
@@ -105,7 +107,9 @@ def test_all_ways_through_the_backbone_agree(rows: int) -> None:
 @pytest.mark.parametrize("name", ["tiny", "mini"])
 def test_all_ways_through_the_decoder_agree(name: str) -> None:
     config = preset(name).vae if name == "tiny" else TINY.vae
-    assert_all_ran(measure("VAE decoder", vae_decoder_candidates(config, PRECISIONS, SETS, 2), FixedLimits(), 1e-9))
+    assert_all_ran(
+        measure("VAE decoder", vae_decoder_candidates(config, PRECISIONS["cpu"], SETS, 2), FixedLimits(), 1e-9)
+    )
     assert_all_ran(measure("frames and joints", frame_decoder_candidates(), None, 1e-9))
 
 
