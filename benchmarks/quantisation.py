@@ -73,13 +73,15 @@ class FollowingRuntime:
 
     Attributes:
         model: The model.
+        read: As that of the runtime.
         made: Latents (N, C) of each tick, normalised.
         features: Their frames (N, 4, 272), each behind the given latents before it.
     """
 
     def __init__(self, runtime: MotionRuntime, history_TNC: Tensor | None = None) -> None:
         """Begin. Without a history, streams go on from what is made."""
-        self.model, self._runtime, self._history_TNC = runtime.model, runtime, history_TNC
+        self.model, self.read = runtime.model, runtime.read
+        self._runtime, self._history_TNC = runtime, history_TNC
         self.made: list[Tensor] = []
         self.features: list[Tensor] = []
 
@@ -87,15 +89,6 @@ class FollowingRuntime:
         """Latents (N, C) that the streams go on from."""
         self.made.append(self._runtime.sampler(*arguments))
         return self.made[-1] if self._history_TNC is None else self._history_TNC[len(self.made) - 1]
-
-    @property
-    def reads_cheaply(self) -> bool:
-        """As that of the runtime."""
-        return self._runtime.reads_cheaply
-
-    def read(self, *arguments: object) -> Tensor:
-        """As that of the runtime."""
-        return self._runtime.read(*arguments)
 
     def decode(self, z_BLC: Tensor, state: StreamState | None) -> tuple[Tensor, StreamState]:
         """Frames of the latents that were made, and the state behind those given."""

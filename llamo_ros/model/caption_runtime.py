@@ -12,8 +12,8 @@ from torch import Tensor
 from llamo_ros.model.compiled_body import CompiledBody
 from llamo_ros.model.llamo import Llamo
 from llamo_ros.model.mixture_of_transformers import KeyValueCache
+from llamo_ros.model.readers import compiled_reader
 from llamo_ros.model.stream_state import StreamState
-from llamo_ros.model.token_reader import compiled_reader
 
 
 class CaptionRuntime:

@@ -221,7 +221,7 @@ class LatentEngine:
                 f"{self.positions}, the positions of the model."
             )
         self.model, self.bos, self.window, self.context = model, bos, window, context
-        self.ticks_ahead = TICKS_AHEAD if runtime.reads_cheaply else 0
+        self.ticks_ahead = TICKS_AHEAD if runtime.read.reads_cheaply else 0
         self._runtime = runtime
         self._streams: list[LatentStream] = []
         self._cache = SlotCache(model.config.backbone, model.special_tokens.dtype, model.latent_mean.device)

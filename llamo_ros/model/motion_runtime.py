@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor
 
 from llamo_ros.kernels.backends import choose_backend
 from llamo_ros.model.compiled_body import CompiledBody
 from llamo_ros.model.config import FRAMES_PER_LATENT
 from llamo_ros.model.latent_sampler import LatentSampler
-from llamo_ros.model.llamo import PADDING, Llamo
-from llamo_ros.model.slots import SlotWindow
+from llamo_ros.model.llamo import Llamo
+from llamo_ros.model.readers import reader_of
 from llamo_ros.model.stream_state import StreamState
-from llamo_ros.model.token_reader import compiled_reader
 
 
 class MotionRuntime:
     """The weights of a model as they are now; when they change, build a new one. Safe to call from several threads.
 
-    With "auto" a backbone in bfloat16 runs in PyTorch. On an NVIDIA GPU only the sampler has kernels, in Triton.
+    With "auto" a backbone in bfloat16 runs in PyTorch on the CPU. On an NVIDIA GPU latents are sampled and read by
+    Triton kernels; prompts and the decoder go through PyTorch.
 
     Attributes:
         model: The model, in evaluation mode.
+        read: New tokens of sequences to hidden states, one of the readers of :mod:`~llamo_ros.model.readers`.
         sampler: Noise to latents.
         precision: In which the kernels keep weights.
     """
@@ -34,7 +32,7 @@ class MotionRuntime:
         Args:
             model: In evaluation mode.
             backend: "auto" (compiled kernels on the CPU, Triton on an NVIDIA GPU if it is installed), "cpu" or "triton"
-                (those, or an error), or "reference" (PyTorch). "triton" samples latents; all else is PyTorch there.
+                (those, or an error), or "reference" (PyTorch).
             precision: "float32", "bfloat16", "int8", or in Triton "float8"; None takes the checkpoint's, where kernels
                 run.
 
@@ -49,32 +47,8 @@ class MotionRuntime:
             precision = "float32" if sampler_backend == "reference" else model.config.generation.precision
         self.precision = precision
         self.sampler = LatentSampler(model.flow_head, backend=backend, precision=precision)
-        self._reader = compiled_reader(model, backend, precision)
+        self.read = reader_of(model, backend, precision)
         self._decoder = CompiledBody(model.vae.decoder, backend=backend, precision=precision) if is_compiled else None
-
-    @property
-    def reads_cheaply(self) -> bool:
-        """Whether a pass over a few tokens costs about as much as so many tokens in a long pass.
-
-        So it is where the weights come from a cache; where they come from memory anew in each pass, and on a GPU, one
-        long pass is cheaper than several.
-        """
-        return self._reader is not None
-
-    def read(self, sequences: Sequence[Sequence[int]], latents_LC: Tensor, window: SlotWindow) -> Tensor:
-        """Hidden states (R, D) of the last of each sequence's new tokens; the window is advanced.
-
-        Args:
-            sequences: New tokens of each of the R sequences, at least one each.
-            latents_LC: Normalised latents of all ``MOTION`` places in reading order.
-            window: Of the sequences, with room for the longest, and with the count of each.
-        """
-        if self._reader is not None:
-            return self._reader(sequences, latents_LC, window)
-        longest = max(map(len, sequences))
-        padded = [[*sequence, *[PADDING] * (longest - len(sequence))] for sequence in sequences]
-        hidden_RSD = self.model(torch.tensor(padded, device=latents_LC.device), latents_LC, window)
-        return torch.stack([hidden_RSD[row, len(sequence) - 1] for row, sequence in enumerate(sequences)])
 
     def decode(self, z_BLC: Tensor, state: StreamState | None) -> tuple[Tensor, StreamState]:
         """Frames (B, 4 L, 272) and the state, as :meth:`llamo_ros.model.motion_vae.MotionVae.decode`."""

@@ -20,6 +20,7 @@ from llamo_ros.model.config import FlowHeadConfig, preset
 
 TINY = preset("tiny")
 SETS = instruction_sets()
+PRECISIONS_HERE = PRECISIONS["cpu"]
 
 
 class FixedLimits(Limits):
@@ -80,22 +81,20 @@ def test_what_cannot_run_has_a_row_that_says_why() -> None:
 @pytest.mark.parametrize("modulation", ["separable", "joint"])
 def test_all_ways_through_the_flow_head_agree(modulation: str, guided: bool) -> None:
     config = FlowHeadConfig(width=64, blocks=2, modulation=modulation, affine_norm=modulation == "joint")
-    candidates = sampler_candidates(config, PRECISIONS["cpu"], guided, steps=4)
-    assert [candidate.precision for candidate in candidates if candidate.name == "kernel"] == list(PRECISIONS["cpu"])
+    candidates = sampler_candidates(config, PRECISIONS_HERE, guided, steps=4)
+    assert [candidate.precision for candidate in candidates if candidate.name == "kernel"] == list(PRECISIONS_HERE)
     assert_all_ran(measure("flow sampler", candidates, FixedLimits(), 1e-9))
 
 
 def test_all_instruction_sets_go_through_the_flow_loop() -> None:
-    candidates = loop_candidates(64, 2, PRECISIONS["cpu"], SETS, rows=2, steps=4, why_not_compiled="not now")
+    candidates = loop_candidates(64, 2, PRECISIONS_HERE, SETS, rows=2, steps=4, why_not_compiled="not now")
     assert [candidate.instruction_set for candidate in candidates if candidate.precision == "int8"] == list(SETS)
     assert_all_ran(measure("flow loop", candidates, FixedLimits(), 1e-9))
 
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_all_ways_through_the_backbone_agree(rows: int) -> None:
-    candidates = step_candidates(
-        TINY.backbone, PRECISIONS["cpu"], SETS, rows=rows, length=5, why_not_compiled="not now"
-    )
+    candidates = step_candidates(TINY.backbone, PRECISIONS_HERE, SETS, rows=rows, length=5, why_not_compiled="not now")
     made = measure("backbone step", candidates, FixedLimits(), 1e-9)
     assert_all_ran(made)
     has_onnx = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
@@ -108,7 +107,7 @@ def test_all_ways_through_the_backbone_agree(rows: int) -> None:
 def test_all_ways_through_the_decoder_agree(name: str) -> None:
     config = preset(name).vae if name == "tiny" else TINY.vae
     assert_all_ran(
-        measure("VAE decoder", vae_decoder_candidates(config, PRECISIONS["cpu"], SETS, 2), FixedLimits(), 1e-9)
+        measure("VAE decoder", vae_decoder_candidates(config, PRECISIONS_HERE, SETS, 2), FixedLimits(), 1e-9)
     )
     assert_all_ran(measure("frames and joints", frame_decoder_candidates(), None, 1e-9))
 

@@ -12,6 +12,7 @@ from llamo_ros.model.generation import LatentEngine, LatentStep, LatentStream
 from llamo_ros.model.llamo import MOTION, Llamo
 from llamo_ros.model.motion_runtime import MotionRuntime
 from llamo_ros.model.passages import Passage, Prompt, SamplingOptions
+from llamo_ros.model.readers import CompiledReader
 
 BOS = 1
 ENDLESS = {"max_latents": None, "exit_threshold": 2.0}
@@ -228,13 +229,13 @@ def test_a_stream_that_is_changed_or_ends_while_it_reads_ahead_gives_its_rows_ba
 def test_no_tick_reads_much_more_than_the_others(tiny: Llamo, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = engine_of(tiny, window=75, context=30)
     counts: list[list[int]] = []
-    whole = MotionRuntime.read
+    whole = CompiledReader.__call__
 
-    def counted(self: MotionRuntime, sequences: list[list[int]], *rest: object) -> torch.Tensor:
+    def counted(self: CompiledReader, sequences: list[list[int]], *rest: object) -> torch.Tensor:
         counts.append(sorted(map(len, sequences)))
         return whole(self, sequences, *rest)
 
-    monkeypatch.setattr(MotionRuntime, "read", counted)
+    monkeypatch.setattr(CompiledReader, "__call__", counted)
     engine.open(passage(list(range(3, 15)), guidance_scale=2.0), seed=1)
     run(engine, 170)
     assert counts[0] == [2, 14]  # [BOS], the prompt, [BOM]; without a prompt
