@@ -178,6 +178,8 @@ class TritonReader(TorchReader):
         from llamo_ros.kernels.backbone_step.triton_kernel import TritonBackboneStep  # Triton need not be installed
 
         super().__init__(model)
+        if precision == "float32" and model.special_tokens.dtype == torch.bfloat16:
+            precision = "bfloat16"  # what the weights are: nothing is lost
         weights = branch_weights(model.backbone.motion or model.backbone.text, model.backbone.config)
         self._step = TritonBackboneStep(weights, precision)
         self._rotary = RotaryTables(model.backbone.config, model.latent_mean.device)
