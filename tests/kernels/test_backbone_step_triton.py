@@ -1,18 +1,10 @@
-"""The backbone step in Triton against its reference: on a GPU, and on any CPU in Triton's interpreter.
-
-How both come to be in one file says test_flow_sampler_triton.py.
-"""
+"""The backbone step in Triton against its reference: on a GPU, and in the interpreter (test_triton_interpreted.py)."""
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,7 +20,6 @@ from llamo_ros.kernels.backbone_step import triton_kernel
 from llamo_ros.kernels.backbone_step.triton_kernel import TritonBackboneStep
 from llamo_ros.kernels.triton_launch import INTERPRETED, STORAGE, quantize
 
-ROOT = Path(__file__).resolve().parents[2]
 DEVICE = "cpu" if INTERPRETED else "cuda"
 
 # Largest error with each type of weights, of the largest value of what is compared. The worst seen in the interpreter,
@@ -118,19 +109,6 @@ def error(actual: tuple[Tensor, ...], weights: BranchWeights, arguments: dict[st
     hidden = reference.backbone_step(weights.map(Tensor.double), **doubled)
     expected = (hidden, doubled["keys"], doubled["values"])
     return max(((a - e).abs().max() / e.abs().max()).item() for a, e in zip(actual, expected, strict=True))
-
-
-# -------------------------------------------------------------------------------------------------- in the interpreter
-
-if not INTERPRETED:
-
-    def test_everything_that_does_not_need_a_gpu_holds_in_the_interpreter() -> None:
-        command = [sys.executable, "-m", "pytest", __file__, "-q", "-m", "not gpu", "-p", "no:cacheprovider"]
-        environment = os.environ | {"TRITON_INTERPRET": "1"}
-        result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=3600)
-        assert result.returncode == 0, result.stdout + result.stderr
-        summary = result.stdout.strip().splitlines()[-1]
-        assert re.search(r"\b\d\d+ passed", summary) and "skipped" not in summary, result.stdout
 
 
 # --------------------------------------------------------------------------------------------------------- correctness
