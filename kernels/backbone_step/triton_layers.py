@@ -3,14 +3,14 @@
 Everything is computed in float32: what is stored in fewer bits is widened as soon as it is loaded.
 """
 
-# R rows, D width, H heads, K key/value heads, E head width, F feed-forward width, L columns of the cache
+# R tokens, D width, H heads, K key/value heads, E head width, F feed-forward width, L columns of the cache
 # BLOCK_G: the H / K query heads that share a key/value head, and up to the next power of two; likewise BLOCK_D, BLOCK_E
 # BLOCK_L columns at once
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,6 +48,59 @@ def residual_norm_kernel(x_ptr, change_ptr, weight_ptr, out_ptr, epsilon, D: tl.
     tl.store(out_ptr + at, normed, mask=live)
 
 
+@triton.jit
+def rotated(x_ptr, cosine, sine, e, E: tl.constexpr, live):
+    """Rotary embedding of the heads at `x_ptr`, whose channels are `e` along the last axis; `sine` has its signs."""
+    partner = tl.where(e < E // 2, e + E // 2, e - E // 2)  # the channel that one is rotated with
+    x = tl.load(x_ptr + e, mask=live, other=0.0).to(tl.float32)
+    return x * cosine + tl.load(x_ptr + partner, mask=live, other=0.0).to(tl.float32) * sine
+
+
+@triton.jit
+def angles(cosine_ptr, sine_ptr, token, e, E: tl.constexpr):
+    """Cosine and sine of a token's channels `e`; the sine has the sign that its channel is rotated with."""
+    cosine = tl.load(cosine_ptr + token * E + e, mask=e < E, other=0.0)
+    sine = tl.load(sine_ptr + token * E + e, mask=e < E, other=0.0)
+    return cosine, tl.where(e < E // 2, -sine, sine)
+
+
+@triton.jit
+def column_zero(cache_rows_ptr, token, layer, kv_head, cache_size, capacity, K: tl.constexpr, E: tl.constexpr):
+    """Where in a cache (layers, cache_size, K, capacity, E) the columns of a token's sequence begin, int64."""
+    row = tl.cast(layer, tl.int64) * cache_size + tl.load(cache_rows_ptr + token)
+    return (row * K + kv_head) * capacity * E
+
+
+@triton.jit(do_not_specialize=["layer", "cache_size", "capacity"])
+def cache_kernel(
+    heads_ptr,
+    cosine_ptr,
+    sine_ptr,
+    keys_ptr,
+    values_ptr,
+    cache_rows_ptr,
+    lengths_ptr,
+    layer,
+    cache_size,
+    capacity,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    E: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+):
+    """Rotated keys, and values, of `heads` (R, H + 2 K, E) to their columns of the cache. Grid: tokens, K."""
+    token, kv_head = tl.cast(tl.program_id(0), tl.int64), tl.program_id(1)
+    e = tl.arange(0, BLOCK_E)
+    cosine, sine = angles(cosine_ptr, sine_ptr, token, e, E)
+    heads_ptr += token * (H + 2 * K) * E
+    key = rotated(heads_ptr + (H + kv_head) * E, cosine, sine, e, E, e < E)
+    value = tl.load(heads_ptr + (H + K + kv_head) * E + e, mask=e < E, other=0.0)
+    past = column_zero(cache_rows_ptr, token, layer, kv_head, cache_size, capacity, K, E)
+    at = past + tl.load(lengths_ptr + token) * E + e
+    tl.store(keys_ptr + at, key, mask=e < E)
+    tl.store(values_ptr + at, value, mask=e < E)
+
+
 @triton.jit(do_not_specialize=["layer", "cache_size", "capacity"])
 def rotary_attention_kernel(
     heads_ptr,
@@ -68,38 +121,32 @@ def rotary_attention_kernel(
     BLOCK_G: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_L: tl.constexpr,
+    WITH_CACHE: tl.constexpr,
 ):
-    """Rotary embedding, the new column of the cache, and attention over it. Grid: rows, key/value heads.
+    """Rotary embedding, the new column of the cache, and attention over all up to it. Grid: tokens, K.
 
-    `heads` holds queries, keys and values, shape (R, H + 2 K, E); the caches are (layers, cache_size, K, capacity, E).
-    Softmax is taken in one pass: what was summed is scaled down whenever a greater score comes.
+    `heads` holds queries, keys and values, shape (R, H + 2 K, E). WITH_CACHE also does what cache_kernel does, which
+    must come before where a token attends to another one of this call. Softmax is taken in one pass: what was summed
+    is scaled down whenever a greater score comes.
     """
-    row, kv_head = tl.cast(tl.program_id(0), tl.int64), tl.program_id(1)
+    token, kv_head = tl.cast(tl.program_id(0), tl.int64), tl.program_id(1)
     e = tl.arange(0, BLOCK_E)
     live = e < E
-    cosine = tl.load(cosine_ptr + row * E + e, mask=live, other=0.0)
-    sine = tl.load(sine_ptr + row * E + e, mask=live, other=0.0)
-    sine = tl.where(e < E // 2, -sine, sine)
-    partner = tl.where(e < E // 2, e + E // 2, e - E // 2)  # of a channel: the one it is rotated with
-    heads_ptr += row * (H + 2 * K) * E
-
-    key_ptr = heads_ptr + (H + kv_head) * E
-    key = tl.load(key_ptr + e, mask=live, other=0.0).to(tl.float32) * cosine
-    key += tl.load(key_ptr + partner, mask=live, other=0.0).to(tl.float32) * sine
+    cosine, sine = angles(cosine_ptr, sine_ptr, token, e, E)
+    heads_ptr += token * (H + 2 * K) * E
+    key = rotated(heads_ptr + (H + kv_head) * E, cosine, sine, e, E, live)
     value = tl.load(heads_ptr + (H + K + kv_head) * E + e, mask=live, other=0.0).to(tl.float32)
-    length = tl.load(lengths_ptr + row)
-    past = (tl.cast(layer, tl.int64) * cache_size + tl.load(cache_rows_ptr + row)) * K + kv_head
-    past *= tl.cast(capacity, tl.int64) * E
-    tl.store(keys_ptr + past + length * E + e, key, mask=live)
-    tl.store(values_ptr + past + length * E + e, value, mask=live)
+    length = tl.load(lengths_ptr + token)
+    past = column_zero(cache_rows_ptr, token, layer, kv_head, cache_size, capacity, K, E)
+    if WITH_CACHE:
+        tl.store(keys_ptr + past + length * E + e, key, mask=live)
+        tl.store(values_ptr + past + length * E + e, value, mask=live)
 
     g = tl.arange(0, BLOCK_G)[:, None]
     shared: tl.constexpr = H // K
     query_at = (kv_head * shared + g) * E
     live_query = (g < shared) & live[None, :]
-    query = tl.load(heads_ptr + query_at + e[None, :], mask=live_query, other=0.0).to(tl.float32) * cosine[None, :]
-    query += tl.load(heads_ptr + query_at + partner[None, :], mask=live_query, other=0.0).to(tl.float32) * sine[None, :]
-    query *= score_scale
+    query = rotated(heads_ptr + query_at, cosine[None, :], sine[None, :], e[None, :], E, live_query) * score_scale
 
     # The new column comes first and from the registers: what was just stored need not be loaded.
     greatest = tl.sum(query * key[None, :], axis=1)
@@ -121,7 +168,7 @@ def rotary_attention_kernel(
         attended = attended * shrink[:, None] + tl.sum(shares[:, :, None] * values[None, :, :], axis=1)
         greatest = greater
         start += BLOCK_L
-    tl.store(out_ptr + row * H * E + query_at + e[None, :], attended / total[:, None], mask=live_query)
+    tl.store(out_ptr + token * H * E + query_at + e[None, :], attended / total[:, None], mask=live_query)
 
 
 @triton.jit
@@ -173,6 +220,11 @@ class PackedBranch:
     layers: tuple[dict[str, Any], ...]
 
     @property
+    def ffn_width(self) -> int:
+        """F."""
+        return self.layers[0]["down"].values.shape[1]
+
+    @property
     def activation(self) -> torch.dtype:
         """Type of what matrices are multiplied with, and of the products."""
         return torch.float32 if self.layers[0]["down"].values.dtype == torch.float32 else torch.bfloat16
@@ -200,7 +252,7 @@ def pack(weights: BranchWeights, precision: str) -> PackedBranch:
 
 @dataclass(frozen=True)
 class Buffers:
-    """The memory of calls with R rows. A CUDA graph keeps the addresses, so arguments are copied in here.
+    """The memory of calls with R tokens. A CUDA graph keeps the addresses, so arguments are copied in here.
 
     Attributes:
         x: Tokens, later what the layers made of them, shape (R, D), float32.
@@ -230,30 +282,56 @@ class Buffers:
     change: Tensor
     hidden: Tensor
 
+    def part(self, first: int, last: int) -> Buffers:
+        """The memory of tokens `first` to `last` - 1."""
+        return Buffers(*(tensor[first:last] for tensor in vars(self).values()))
 
-def make_buffers(branch: PackedBranch, rows: int) -> Buffers:
-    """Uninitialised memory for calls with `rows` rows, on the device of the weights."""
-    width, ffn_width = branch.layers[0]["down"].values.shape
-    heads, kv_heads, head_width = branch.heads, branch.kv_heads, branch.head_width
+
+def make_buffers(motion: PackedBranch, text: PackedBranch, text_rows: int, rows: int) -> tuple[Buffers, list[Part]]:
+    """Uninitialised memory for calls with `rows` tokens, the first `text_rows` of text, on the device of the weights.
+
+    Returns:
+        All of it, and the parts that go through each branch.
+    """
+    width, heads_width = len(motion.norm), motion.heads * motion.head_width
 
     def empty(*columns: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty((rows, *columns), dtype=dtype, device=branch.norm.device)
+        return torch.empty((rows, *columns), dtype=dtype, device=motion.norm.device)
 
-    narrow = branch.activation
-    return Buffers(
+    narrow = motion.activation
+    buffers = Buffers(
         x=empty(width),
-        cosine=empty(head_width),
-        sine=empty(head_width),
+        cosine=empty(motion.head_width),
+        sine=empty(motion.head_width),
         cache_rows=empty(dtype=torch.int64),
         lengths=empty(dtype=torch.int64),
         normed=empty(width, dtype=narrow),
-        heads=empty((heads + 2 * kv_heads) * head_width, dtype=narrow),
-        attended=empty(heads * head_width, dtype=narrow),
-        gate_up=empty(2 * ffn_width, dtype=narrow),
-        gated=empty(ffn_width, dtype=narrow),
+        heads=empty(heads_width + 2 * motion.kv_heads * motion.head_width, dtype=narrow),
+        attended=empty(heads_width, dtype=narrow),
+        gate_up=empty(2 * motion.ffn_width, dtype=narrow),
+        gated=empty(motion.ffn_width, dtype=narrow),
         change=empty(width, dtype=narrow),
         hidden=empty(width),
     )
+    parts = [Part(text, buffers.part(0, text_rows)), Part(motion, buffers.part(text_rows, rows))]
+    if text.ffn_width != motion.ffn_width:
+        wider = {"gate_up": 2 * text.ffn_width, "gated": text.ffn_width}
+        own = {name: empty(columns, dtype=narrow)[:text_rows] for name, columns in wider.items()}
+        parts[0] = Part(text, replace(parts[0].buffers, **own))
+    return buffers, [part for part in parts if len(part.buffers.x)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the tokens of a call.
+
+    Attributes:
+        branch: The weights that they go through.
+        buffers: Their memory.
+    """
+
+    branch: PackedBranch
+    buffers: Buffers
 
 
 # ------------------------------------------------------------------------------------------------------------ launches
@@ -302,7 +380,9 @@ def residual_norm(x: Tensor, change: Tensor | None, weight: Tensor, out: Tensor,
     return launch(residual_norm_kernel, (rows,), 4, arguments | {"BLOCK_D": power_of_two(width)})
 
 
-def attention(branch: PackedBranch, buffers: Buffers, keys: Tensor, values: Tensor, layer: int) -> Launch:
+def attention(
+    branch: PackedBranch, buffers: Buffers, keys: Tensor, values: Tensor, layer: int, is_prompt: bool
+) -> Iterator[Launch]:
     """Rotary embedding and attention of a layer, between its first and its second matrix product."""
     block_e = power_of_two(branch.head_width)
     block_g = power_of_two(branch.heads // branch.kv_heads)
@@ -325,8 +405,12 @@ def attention(branch: PackedBranch, buffers: Buffers, keys: Tensor, values: Tens
         "BLOCK_G": block_g,
         "BLOCK_E": block_e,
         "BLOCK_L": min(64, max(4, 8192 // (block_g * block_e))),  # 64 products per thread
+        "WITH_CACHE": not is_prompt,
     }
-    return launch(rotary_attention_kernel, (len(buffers.x), branch.kv_heads), 4, arguments)
+    grid = (len(buffers.x), branch.kv_heads)
+    if is_prompt:
+        yield launch(cache_kernel, grid, 1, arguments)
+    yield launch(rotary_attention_kernel, grid, 4, arguments)
 
 
 def swiglu(gate_up: Tensor, out: Tensor) -> Launch:
@@ -337,17 +421,33 @@ def swiglu(gate_up: Tensor, out: Tensor) -> Launch:
     return launch(swiglu_kernel, (ceil_div(channels, block), rows), 4, arguments)
 
 
-def step_launches(branch: PackedBranch, buffers: Buffers, keys: Tensor, values: Tensor) -> Iterator[Launch | Product]:
-    """Everything from x to hidden, in its order: 8 launches per layer and one."""
-    change = None
-    for index, layer in enumerate(branch.layers):
-        yield residual_norm(buffers.x, change, layer["attention_norm"], buffers.normed, branch.norm_epsilon)
-        yield linear(buffers.normed, layer["query_key_value"], buffers.heads)
-        yield attention(branch, buffers, keys, values, index)
-        change = buffers.change
-        yield linear(buffers.attended, layer["attention_output"], change)
-        yield residual_norm(buffers.x, change, layer["feed_forward_norm"], buffers.normed, branch.norm_epsilon)
-        yield linear(buffers.normed, layer["gate_up"], buffers.gate_up)
-        yield swiglu(buffers.gate_up, buffers.gated)
-        yield linear(buffers.gated, layer["down"], change)
-    yield residual_norm(buffers.x, change, branch.norm, buffers.hidden, branch.norm_epsilon)
+def step_launches(
+    buffers: Buffers, parts: list[Part], keys: Tensor, values: Tensor, is_prompt: bool
+) -> Iterator[Launch | Product]:
+    """Everything from x to hidden, in its order: with one branch 8 launches per layer, and one.
+
+    Args:
+        buffers: Of all tokens.
+        parts: The tokens of each branch.
+        keys: Cache, shape (layers, rows, K, L, E).
+        values: Likewise.
+        is_prompt: Whether any two tokens are of one sequence.
+    """
+    branch = parts[0].branch
+    for index in range(len(branch.layers)):
+        for part in parts:
+            layer, own, epsilon = part.branch.layers[index], part.buffers, part.branch.norm_epsilon
+            change = own.change if index else None
+            yield residual_norm(own.x, change, layer["attention_norm"], own.normed, epsilon)
+            yield linear(own.normed, layer["query_key_value"], own.heads)
+        yield from attention(branch, buffers, keys, values, index, is_prompt)
+        for part in parts:
+            layer, own, epsilon = part.branch.layers[index], part.buffers, part.branch.norm_epsilon
+            yield linear(own.attended, layer["attention_output"], own.change)
+            yield residual_norm(own.x, own.change, layer["feed_forward_norm"], own.normed, epsilon)
+            yield linear(own.normed, layer["gate_up"], own.gate_up)
+            yield swiglu(own.gate_up, own.gated)
+            yield linear(own.gated, layer["down"], own.change)
+    for part in parts:
+        own = part.buffers
+        yield residual_norm(own.x, own.change, part.branch.norm, own.hidden, part.branch.norm_epsilon)

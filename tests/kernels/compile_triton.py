@@ -84,7 +84,10 @@ def backbone_launches(dtype: str) -> Iterator[Launch]:
         )
         branch = triton_layers.pack(BranchWeights(32, 8, head_width, empty(width), 1e-5, (layer,)), dtype)
         cache = empty(1, rows, 8, 512, head_width)
-        launches = triton_layers.step_launches(branch, triton_layers.make_buffers(branch, rows), cache, cache)
+        memory = triton_layers.make_buffers(branch, branch, 0, rows)
+        launches = [
+            one for is_prompt in (False, True) for one in triton_layers.step_launches(*memory, cache, cache, is_prompt)
+        ]
         forms = {}  # of each kernel one launch with, and one without what may be left out
         for one in launches:
             if isinstance(one, Launch):  # the others are PyTorch's

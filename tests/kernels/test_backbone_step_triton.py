@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -45,10 +46,10 @@ def on_gpu_and_interpreted(test: Callable) -> Callable:
     return test if INTERPRETED else on_gpu(test)
 
 
-def make_weights(sizes: tuple[int, ...], device: str = DEVICE) -> BranchWeights:
+def make_weights(sizes: tuple[int, ...], device: str = DEVICE, seed: int = 0) -> BranchWeights:
     """Random weights under which activations keep their size from layer to layer."""
     layers, width, heads, kv_heads, head_width, ffn_width = sizes
-    random = torch.Generator().manual_seed(0)
+    random = torch.Generator().manual_seed(seed)
 
     def matrix(outputs: int, inputs: int) -> Tensor:
         return torch.randn(outputs, inputs, generator=random) / inputs**0.5
@@ -88,7 +89,7 @@ def make_arguments(weights: BranchWeights, lengths: list[int], capacity: int = 8
 
 
 def copied(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.clone() if isinstance(value, Tensor) else list(value) for name, value in arguments.items()}
+    return {name: value.clone() if isinstance(value, Tensor) else copy(value) for name, value in arguments.items()}
 
 
 def rounded(weights: BranchWeights, precision: str) -> BranchWeights:
@@ -103,10 +104,12 @@ def rounded(weights: BranchWeights, precision: str) -> BranchWeights:
     return weights.map(round_matrix)
 
 
-def error(actual: tuple[Tensor, ...], weights: BranchWeights, arguments: dict[str, Any]) -> float:
+def error(
+    actual: tuple[Tensor, ...], motion: BranchWeights, arguments: dict[str, Any], text: BranchWeights | None = None
+) -> float:
     """Largest difference of hidden states, keys and values to the float64 reference, of the largest value of each."""
     doubled = {name: value.double() if isinstance(value, Tensor) else value for name, value in arguments.items()}
-    hidden = reference.backbone_step(weights.map(Tensor.double), **doubled)
+    hidden = reference.backbone_step(motion.map(Tensor.double), (text or motion).map(Tensor.double), **doubled)
     expected = (hidden, doubled["keys"], doubled["values"])
     return max(((a - e).abs().max() / e.abs().max()).item() for a, e in zip(actual, expected, strict=True))
 
@@ -119,7 +122,7 @@ def error(actual: tuple[Tensor, ...], weights: BranchWeights, arguments: dict[st
 @on_gpu_and_interpreted
 def test_the_step_matches_the_float64_reference(precision: str, sizes: tuple[int, ...]) -> None:
     weights = make_weights(sizes)
-    step = TritonBackboneStep(weights, precision)
+    step = TritonBackboneStep(weights, precision=precision)
     for lengths in ([0], [79, 0, 64, 65, 17]):
         arguments = make_arguments(weights, lengths)
         before = copied(arguments)
@@ -129,6 +132,26 @@ def test_the_step_matches_the_float64_reference(precision: str, sizes: tuple[int
         tolerance = TOLERANCE["float32"] if precision == "float32" else TOLERANCE_ACTIVATIONS
         assert error(actual, rounded(weights, precision), before) <= tolerance
         assert error(actual, weights, before) <= TOLERANCE[precision]
+
+
+@pytest.mark.parametrize(
+    ("precision", "text_precision"), [("float32", None), ("bfloat16", "int8"), ("int8", "bfloat16")], ids=str
+)
+@pytest.mark.parametrize("text_rows", [0, 3, 6])
+@on_gpu_and_interpreted
+def test_tokens_of_one_call_attend_to_each_other_through_two_branches(
+    text_rows: int, precision: str, text_precision: str | None
+) -> None:
+    motion = make_weights(SMALL[1])
+    text = make_weights((*SMALL[1][:-1], 40), seed=2)  # another feed-forward width
+    arguments = make_arguments(motion, [0, 1, 7, 2, 3, 8])
+    arguments |= {"cache_rows": [1, 1, 0, 1, 1, 0], "text_rows": text_rows}  # two sequences, one from its beginning
+    before = copied(arguments)
+    hidden = TritonBackboneStep(motion, text, precision, text_precision)(**arguments)
+    actual = (hidden, arguments["keys"], arguments["values"])
+    tolerance = TOLERANCE["float32"] if precision == "float32" else TOLERANCE_ACTIVATIONS
+    used = rounded(motion, precision), before, rounded(text, text_precision or precision)
+    assert error(actual, *used) <= tolerance
 
 
 @on_gpu_and_interpreted
@@ -148,7 +171,7 @@ def test_only_the_new_column_of_the_given_rows_is_written() -> None:
 @on_gpu_and_interpreted
 def test_a_sequence_is_the_same_token_by_token_in_a_cache_of_bfloat16() -> None:
     weights = make_weights(SMALL[1])
-    step = TritonBackboneStep(weights, "float32")
+    step = TritonBackboneStep(weights, precision="float32")
     arguments = make_arguments(weights, [0, 5])
     narrow = copied(arguments)
     narrow["keys"], narrow["values"] = narrow["keys"].bfloat16(), narrow["values"].bfloat16()
@@ -156,7 +179,7 @@ def test_a_sequence_is_the_same_token_by_token_in_a_cache_of_bfloat16() -> None:
     expected["keys"], expected["values"] = narrow["keys"].float(), narrow["values"].float()
     for _ in range(3):
         actual = step(**narrow)
-        wanted = reference.backbone_step(weights, **expected)
+        wanted = reference.backbone_step(weights, weights, **expected)
         assert (actual - wanted).abs().max() <= 2e-2 * wanted.abs().max()  # bfloat16 has 8 bits
         for one in (narrow, expected):
             one["lengths"] = [length + 1 for length in one["lengths"]]
@@ -171,7 +194,7 @@ def test_scores_far_apart_do_not_overflow() -> None:
     arguments = make_arguments(weights, [70])
     arguments["keys"].mul_(30)
     before = copied(arguments)
-    hidden = TritonBackboneStep(weights, "float32")(**arguments)
+    hidden = TritonBackboneStep(weights, precision="float32")(**arguments)
     # Scores of some thousands: their float32 rounding is a factor of about 1 + 1e-4 in the softmax.
     assert error((hidden, arguments["keys"], arguments["values"]), weights, before) <= 1e-3
 
@@ -180,7 +203,7 @@ def test_scores_far_apart_do_not_overflow() -> None:
 @on_gpu_and_interpreted
 def test_nan_does_not_disappear(precision: str) -> None:
     weights = make_weights(SMALL[1])
-    step = TritonBackboneStep(weights, precision)
+    step = TritonBackboneStep(weights, precision=precision)
     for name in ("tokens_RD", "keys", "values"):
         arguments = make_arguments(weights, [4])
         (arguments[name] if name == "tokens_RD" else arguments[name][0, 1, 0, 2])[..., 0] = torch.nan
@@ -191,7 +214,7 @@ def test_nan_does_not_disappear(precision: str) -> None:
 def test_a_call_does_not_depend_on_those_before_nor_on_other_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_kernel, "PLANS_KEPT", 2)
     weights = make_weights(SMALL[0])
-    step = TritonBackboneStep(weights, "float32")
+    step = TritonBackboneStep(weights, precision="float32")
     kinds = [make_arguments(weights, [3]), make_arguments(weights, [3, 2]), make_arguments(weights, [3, 2, 7], 20)]
     expected = [step(**copied(arguments)) for arguments in kinds]
     for arguments, hidden in zip(kinds, expected, strict=True):
@@ -205,7 +228,7 @@ def test_a_call_does_not_depend_on_those_before_nor_on_other_caches(monkeypatch:
 @on_gpu_and_interpreted
 def test_threads_may_step_different_rows_of_one_cache() -> None:
     weights = make_weights(SMALL[0])
-    step = TritonBackboneStep(weights, "float32")
+    step = TritonBackboneStep(weights, precision="float32")
     arguments = make_arguments(weights, list(range(4)))
     expected = step(**copied(arguments))
     rows = [
@@ -220,7 +243,7 @@ def test_threads_may_step_different_rows_of_one_cache() -> None:
 @on_gpu_and_interpreted
 def test_later_changes_to_the_weights_have_no_effect_and_no_rows_are_taken() -> None:
     weights = make_weights(SMALL[0])
-    step = TritonBackboneStep(replace(weights, norm=torch.nn.Parameter(weights.norm)), "float32")
+    step = TritonBackboneStep(replace(weights, norm=torch.nn.Parameter(weights.norm)), precision="float32")
     arguments = make_arguments(weights, [4])
     before = step(**copied(arguments))
     assert not before.requires_grad
@@ -239,8 +262,10 @@ def test_a_graph_does_what_single_launches_do(precision: str) -> None:
     weights = make_weights(LARGE[0])
     for lengths in ([70], list(range(16))):
         arguments = make_arguments(weights, lengths)
-        single = TritonBackboneStep(weights, precision, use_graph=False)(**copied(arguments))
-        torch.testing.assert_close(TritonBackboneStep(weights, precision)(**arguments), single, rtol=0, atol=0)
+        single = TritonBackboneStep(weights, precision=precision, use_graph=False)(**copied(arguments))
+        torch.testing.assert_close(
+            TritonBackboneStep(weights, precision=precision)(**arguments), single, rtol=0, atol=0
+        )
 
 
 # ------------------------------------------------------------------------------------------------------ what is refused
@@ -248,7 +273,14 @@ def test_a_graph_does_what_single_launches_do(precision: str) -> None:
 
 def test_an_unknown_precision_is_refused_with_a_list() -> None:
     with pytest.raises(ParameterError, match="'float16', expected one of float32, bfloat16, float8, int8"):
-        TritonBackboneStep(make_weights(SMALL[0], "cpu"), "float16")
+        TritonBackboneStep(make_weights(SMALL[0], "cpu"), precision="float16")
+
+
+@on_gpu_and_interpreted
+def test_branches_with_activations_of_different_types_are_refused() -> None:
+    weights = make_weights(SMALL[0])
+    with pytest.raises(ParameterError, match="'float32' and text_precision 'int8'.* Use 'float32' for both"):
+        TritonBackboneStep(weights, weights, "float32", "int8")
 
 
 if not INTERPRETED:
