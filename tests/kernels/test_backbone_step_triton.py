@@ -135,9 +135,9 @@ def test_the_step_matches_the_float64_reference(precision: str, sizes: tuple[int
 
 
 @pytest.mark.parametrize(
-    ("precision", "text_precision"), [("float32", None), ("bfloat16", "int8"), ("int8", "bfloat16")], ids=str
+    ("text_rows", "precision", "text_precision"),
+    [(0, "float32", None), (3, "float32", None), (3, "bfloat16", "int8"), (6, "int8", "bfloat16")],
 )
-@pytest.mark.parametrize("text_rows", [0, 3, 6])
 @on_gpu_and_interpreted
 def test_tokens_of_one_call_attend_to_each_other_through_two_branches(
     text_rows: int, precision: str, text_precision: str | None

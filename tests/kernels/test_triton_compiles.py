@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("triton", reason="Triton is not installed: pip install -r requirements/gpu.txt")
 
 # As in compile_triton.py, whose imports this process is better without.
-DTYPES = {80: {"bfloat16", "int8"}, 90: {"float32", "bfloat16", "int8", "float8"}, 100: {"bfloat16", "float8"}}
+DTYPES = {80: {"bfloat16", "int8"}, 90: {"float32", "bfloat16", "float8"}, 100: {"bfloat16"}}
 ROOT = Path(__file__).resolve().parents[2]
 # Of a block on the smallest of the supported GPUs, capability 8.6 and 8.9; 8.0, 9.0 and 10.0 have more.
 SHARED_BYTES = 99 * 1024
