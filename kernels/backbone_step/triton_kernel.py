@@ -44,14 +44,15 @@ class Plan:
 class TritonBackboneStep:
     """Runs tokens through fixed weights, whose shapes and values the caller has checked, as those of each call.
 
-    Safe to call from several threads at once and on any stream. Calls run one after another on the GPU. Neither the
-    dispatch of :class:`~llamo_ros.kernels.backbone_step.BackboneStep` nor a model uses it yet.
+    Safe to call from several threads at once and on any stream. Calls with one token of motion per sequence run one
+    after another on the GPU.
     """
 
     def __init__(
         self,
         motion: BranchWeights,
         text: BranchWeights | None = None,
+        *,
         precision: str = "bfloat16",
         text_precision: str | None = None,
         use_graph: bool = True,

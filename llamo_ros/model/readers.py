@@ -181,7 +181,7 @@ class TritonReader(TorchReader):
         if precision == "float32" and model.special_tokens.dtype == torch.bfloat16:
             precision = "bfloat16"  # what the weights are: nothing is lost
         weights = branch_weights(model.backbone.motion or model.backbone.text, model.backbone.config)
-        self._step = TritonBackboneStep(weights, precision)
+        self._step = TritonBackboneStep(weights, precision=precision)
         self._rotary = RotaryTables(model.backbone.config, model.latent_mean.device)
 
     def __call__(self, sequences: Sequence[Sequence[int]], latents_LC: Tensor, window: SlotWindow) -> Tensor:

@@ -20,6 +20,10 @@ pytest.importorskip("triton", reason="Triton is not installed: pip install -r re
 from llamo_ros.kernels.backbone_step import triton_kernel
 from llamo_ros.kernels.backbone_step.triton_kernel import TritonBackboneStep
 from llamo_ros.kernels.triton_launch import INTERPRETED, STORAGE, quantize
+from llamo_ros.model.config import preset
+from llamo_ros.model.llamo import MOTION, Llamo
+from llamo_ros.model.readers import TorchReader, TritonReader
+from llamo_ros.model.slots import SlotCache
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
 
@@ -147,7 +151,7 @@ def test_tokens_of_one_call_attend_to_each_other_through_two_branches(
     arguments = make_arguments(motion, [0, 1, 7, 2, 3, 8])
     arguments |= {"cache_rows": [1, 1, 0, 1, 1, 0], "text_rows": text_rows}  # two sequences, one from its beginning
     before = copied(arguments)
-    hidden = TritonBackboneStep(motion, text, precision, text_precision)(**arguments)
+    hidden = TritonBackboneStep(motion, text, precision=precision, text_precision=text_precision)(**arguments)
     actual = (hidden, arguments["keys"], arguments["values"])
     tolerance = TOLERANCE["float32"] if precision == "float32" else TOLERANCE_ACTIVATIONS
     used = rounded(motion, precision), before, rounded(text, text_precision or precision)
@@ -253,6 +257,23 @@ def test_later_changes_to_the_weights_have_no_effect_and_no_rows_are_taken() -> 
     assert step(**make_arguments(weights, [])).shape == (0, 8)
 
 
+@on_gpu_and_interpreted
+def test_a_model_reads_latents_in_triton_as_in_pytorch() -> None:
+    torch.manual_seed(0)
+    model = Llamo(preset("tiny")).eval().to(DEVICE)
+    config = model.backbone.config
+    latents = torch.randn(3, 2, model.latent_mean.shape[-1], device=DEVICE)
+    made = []
+    for reader in (TritonReader(model, "float32"), TorchReader(model)):
+        cache = SlotCache(config, torch.float32, latents.device)
+        slots = [cache.open(), cache.open()]
+        with torch.no_grad():
+            reader([[5, 6, 7], [8]], latents[0, :0], cache.window(slots, 3, [3, 1]))  # prompts
+            made.append([reader([[MOTION], [MOTION]], new, cache.window(slots, 1)) for new in latents])
+    for actual, expected in zip(*made, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+
+
 # -------------------------------------------------------------------------------------------------------- only on a GPU
 
 
@@ -280,7 +301,7 @@ def test_an_unknown_precision_is_refused_with_a_list() -> None:
 def test_branches_with_activations_of_different_types_are_refused() -> None:
     weights = make_weights(SMALL[0])
     with pytest.raises(ParameterError, match="'float32' and text_precision 'int8'.* Use 'float32' for both"):
-        TritonBackboneStep(weights, weights, "float32", "int8")
+        TritonBackboneStep(weights, weights, precision="float32", text_precision="int8")
 
 
 if not INTERPRETED:
