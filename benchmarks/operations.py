@@ -24,12 +24,12 @@ from llamo_ros.benchmark.backbone_operation import step_candidates
 from llamo_ros.benchmark.candidates import Candidate, measure
 from llamo_ros.benchmark.decoder_operation import frame_decoder_candidates, vae_decoder_candidates
 from llamo_ros.benchmark.flow_operation import loop_candidates, sampler_candidates
-from llamo_ros.benchmark.machine import Limits, envelope, why_no_compiler
+from llamo_ros.benchmark.machine import PRECISIONS, Limits, envelope, why_no_compiler
 from llamo_ros.benchmark.results import add_result_options, keep, limits_json
 from llamo_ros.benchmark.tables import operations_table
 from llamo_ros.benchmark.timing import one_core
 from llamo_ros.core.errors import LlamoError
-from llamo_ros.kernels.backends import PRECISIONS, instruction_sets
+from llamo_ros.kernels.backends import instruction_sets
 from llamo_ros.model.config import FlowHeadConfig, preset
 from llamo_ros.training.runs import git_commit
 

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llamo_ros.benchmark.fresh_process import fresh_process
-from llamo_ros.benchmark.machine import envelope
+from llamo_ros.benchmark.machine import PRECISIONS, envelope
 from llamo_ros.benchmark.results import add_result_options, keep
 from llamo_ros.benchmark.tables import whole_latent_table
 from llamo_ros.benchmark.timing import one_core, spread
@@ -38,7 +38,6 @@ from llamo_ros.benchmark.whole_latent import (
     usable_cores,
 )
 from llamo_ros.core.errors import LlamoError
-from llamo_ros.kernels.backends import PRECISIONS
 from llamo_ros.pipelines.text_to_motion import TextToMotion
 from llamo_ros.training.runs import git_commit
 

@@ -132,13 +132,13 @@ def gpu_table(result: dict[str, Any]) -> str:
     """The table of benchmarks/gpu_flow_sampler.py."""
     rows = []
     for row in result["rows"]:
-        named = [row["size"], row["batch"], row["candidate"], row["precision"]]
+        named = [row["operation"], row["size"], row["batch"], row["candidate"], row["precision"]]
         if "not_run" in row:
             rows.append([*named, f"not run: {row['not_run']}", None, None, None])
             continue
         limit = f"{row['to_limit']:.2f} x {_number(row['limit_ms'])} ({row['bound']})" if "to_limit" in row else None
         rows.append([*named, row["p50_ms"], row["p99_ms"], f"{_number(row['speedup'])} x", limit])
-    header = ("size", "latents", "how", "weights", "p50 [ms]", "p99 [ms]", "speed", "limit")
+    header = ("operation", "size", "latents", "how", "weights", "p50 [ms]", "p99 [ms]", "speed", "limit")
     limits = result["limits"]
     said = f"Measured limits: {_number(limits['bandwidth'] / 1e9)} GB/s, {_number(limits['rate'] / 1e12)} TFLOP/s."
     return f"{caption(result)}\n\n{markdown(header, rows)}\n\n{said}"

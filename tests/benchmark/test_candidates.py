@@ -12,9 +12,9 @@ from llamo_ros.benchmark.backbone_operation import step_candidates, step_work
 from llamo_ros.benchmark.candidates import Candidate, DisagreementError, measure
 from llamo_ros.benchmark.decoder_operation import frame_decoder_candidates, stack_work, vae_decoder_candidates
 from llamo_ros.benchmark.flow_operation import loop_candidates, loop_work, sampler_candidates
-from llamo_ros.benchmark.machine import Limits, Work
+from llamo_ros.benchmark.machine import PRECISIONS, Limits, Work
 from llamo_ros.kernels.backbone_step import BranchWeights, LayerWeights
-from llamo_ros.kernels.backends import PRECISIONS, instruction_sets
+from llamo_ros.kernels.backends import instruction_sets
 from llamo_ros.kernels.causal_stack import Convolution, Repeat
 from llamo_ros.model.config import FlowHeadConfig, preset
 
@@ -121,3 +121,14 @@ def test_work_counts_weights_and_products() -> None:
     )
     operations = [Convolution(torch.zeros(3, 2)), Repeat(4), Convolution(torch.zeros(5, 6), kernel=2)]
     assert stack_work(operations, "float32", batch=2) == Work(4 * 36, 1, 2.0 * (2 * 6 + 8 * 30))
+
+
+def test_where_it_is_not_strict_a_failure_becomes_a_row() -> None:
+    def fail() -> torch.Tensor:
+        raise RuntimeError("out of\nmemory")
+
+    right, wrong = Candidate("a", lambda: torch.ones(1)), Candidate("b", lambda: torch.zeros(1))
+    rows = measure("nothing", [right, wrong, Candidate("c", fail)], None, 1e-9, is_strict=False)
+    assert rows[0]["calls"] >= 3
+    assert rows[1]["not_run"].startswith("DisagreementError: b (float32) differs from a")
+    assert rows[2]["not_run"] == "RuntimeError: out of memory"

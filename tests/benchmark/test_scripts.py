@@ -77,3 +77,26 @@ def test_the_document_must_be_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.chdir(tmp_path)
     words = "--preset tiny --only decoder --precisions int8 --seconds 1e-9 --write-docs"
     assert script("operations").main(words.split()) == 1
+
+
+def test_the_gpu_benchmark_tries_its_eager_parts_on_a_cpu(document: Path) -> None:
+    words = "--device cpu --sizes 32x2 --batches 1 3 --steps 2 --seconds 1e-9 --write-docs --commit abc"
+    assert script("gpu_flow_sampler").main(words.split()) == 0
+    result = json.loads(Path("benchmarks/results/gpu_flow_sampler.json").read_text())
+    rows = [row for row in result["rows"] if row["operation"] == "flow sampler" and row["batch"] == 3]
+    assert [row["candidate"] for row in rows if "not_run" not in row] == [
+        "eager PyTorch, naive",
+        "eager PyTorch, hoisted",
+    ]
+    assert {row["not_run"] for row in rows if "not_run" in row} == {"needs an NVIDIA GPU"}
+    assert result["limits"]["bandwidth"] > 0
+    assert "| flow loop | 32 x 2 | 3 | kernel, persistent | bfloat16 | not run: needs an NVIDIA GPU |" in section(
+        document.read_text(), "gpu_flow_sampler"
+    )
+
+
+def test_the_gpu_benchmark_wants_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="2"):
+        script("gpu_flow_sampler").main([])
+    assert "there is no GPU that PyTorch can use" in capsys.readouterr().err
