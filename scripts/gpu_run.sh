@@ -23,9 +23,13 @@ Settings, in the environment:
   FROM      train: folder of parts that an earlier slice left, $OUT/run of then
   STEPS     train: steps of the whole schedule, over all slices (the stage's own)
   TRAIN_OPTIONS  train: further options of `llamo train motion`
+  WORK      folder for what lies between (build/gpu)
   DRY_RUN   1: everything at tiny size on a CPU, to try the script. Without it a missing GPU is an error.
 
-The run folder also stays in build/gpu/run, so that on the same checkout no FROM is needed.
+Packages of pure Python that the machine lacks (array-api-compat, tqdm, pytest with pluggy and iniconfig) are found in
+build/gpu/site: pip install --no-deps --target build/gpu/site PACKAGE, on a machine with a network.
+
+The run folder also stays in $WORK/run, so that on the same checkout no FROM is needed.
 Exit status: 0 done, 3 the slice is over and training is not, 2 wrong usage or no GPU, else that of what failed.
 TEXT
 }
@@ -54,12 +58,23 @@ PYTHON=${PYTHON:-python3}
 DRY_RUN=${DRY_RUN:-}
 budget=${SECONDS_PER_SLICE:-540}
 began=$(date +%s)
+WORK=${WORK:-build/gpu}
+mkdir -p "$WORK"
 
 # The package from this checkout: what setuptools maps to llamo_ros.kernels is a folder beside it.
 mkdir -p build/checkout/llamo_ros
 ln -sfn "$PWD/kernels" build/checkout/llamo_ros/kernels
-export PYTHONPATH="$PWD:$PWD/build/checkout${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$PWD:$PWD/build/checkout:$PWD/build/gpu/site${PYTHONPATH:+:$PYTHONPATH}"
 export TRITON_DEFAULT_FP_FUSION=${TRITON_DEFAULT_FP_FUSION:-1}
+needed='numpy safetensors tokenizers yaml tqdm array_api_compat'
+[ "$slice" != tests ] || needed="$needed pytest"
+missing=$("$PYTHON" - "$needed" <<'TEXT'
+import importlib.util, sys
+print(*(name for name in sys.argv[1].split() if importlib.util.find_spec(name) is None))
+TEXT
+)
+[ -z "$missing" ] || fail "$PYTHON lacks $missing. What is pure Python can be brought along: on a machine with a network, \
+pip install --no-deps --target build/gpu/site PACKAGE, and copy that folder with the checkout."
 commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 
 if [ -z "$DRY_RUN" ]; then
@@ -122,23 +137,28 @@ run_bench() {
 }
 
 run_train() {
-    run=build/gpu/run
+    # Data are prepared by compiled kernels, which are made here where they are missing; some seconds on many cores.
+    if ! "$PYTHON" -c 'import llamo_ros._kernels' 2>/dev/null; then
+        logged kernels.txt scripts/build_kernels.sh "$PYTHON" ||
+            fail "the compiled kernels are missing and cannot be made here, see $OUT/kernels.txt."
+    fi
+    run=$WORK/run
     data=${DATA:-$PWD/data/packed}
     [ -e "$data" ] || fail "there is no data in $data. Make it with 'llamo data pack', and set DATA to it."
     if [ -f "$data" ]; then
-        rm -rf build/gpu/data && mkdir -p build/gpu/data
-        tar -xf "$data" -C build/gpu/data
-        data=$(dirname "$(find build/gpu/data -name index.json | head -n 1)")
+        rm -rf "$WORK/data" && mkdir -p "$WORK/data"
+        tar -xf "$data" -C "$WORK/data"
+        data=$(dirname "$(find "$WORK/data" -name index.json | head -n 1)")
     fi
     start=${START:-llamo-mini}
     if [ -n "${FROM:-}" ]; then
-        rm -rf "$run" build/gpu/start
-        "$PYTHON" scripts/run_parts.py join "$FROM" build/gpu/joined
-        if [ -f build/gpu/joined/state.pt ]; then
-            mv build/gpu/joined "$run"
+        rm -rf "$run" "$WORK/start" "$WORK/joined"
+        "$PYTHON" scripts/run_parts.py join "$FROM" "$WORK/joined"
+        if [ -f "$WORK/joined/state.pt" ]; then
+            mv "$WORK/joined" "$run"
         else # only the averaged weights fitted
-            mv build/gpu/joined build/gpu/start
-            start=build/gpu/start
+            mv "$WORK/joined" "$WORK/start"
+            start=$WORK/start
         fi
     fi
     set -- --stage "${STAGE:-2}" --start "$start" --data "$data" --out "$run" --device "$device" --no-samples
@@ -146,7 +166,7 @@ run_train() {
     status=0
     # shellcheck disable=SC2086 # several options
     logged train.txt "$PYTHON" -m llamo_ros.cli train motion "$@" ${TRAIN_OPTIONS:-} || status=$?
-    "$PYTHON" scripts/run_parts.py split "$run" "$OUT/run"
+    [ ! -f "$run/run.json" ] || "$PYTHON" scripts/run_parts.py split "$run" "$OUT/run"
     case $status in
         0) return 0 ;;
         130 | 143) return 3 ;; # stopped by the end of the slice, and saved
