@@ -1,6 +1,6 @@
 #!/bin/sh
 # Everything that needs an NVIDIA GPU, from a checkout, one slice of time per call.
-#   usage: OUT=FOLDER scripts/gpu_run.sh tests|bench|bench-batches|train|help
+#   usage: OUT=FOLDER scripts/gpu_run.sh tests|bench|bench-batches|streams|train|help
 set -eu
 
 help() {
@@ -11,12 +11,14 @@ Slices:
   tests          pytest -m gpu, with the Triton kernels compiled; tests.txt, tests.xml
   bench          flow head 1536 x 12 with 1 and 64 latents, torch.compile included; bench.json, bench.txt
   bench-batches  the same with 2 to 32 latents, and 256 x 4, without torch.compile; bench_batches.json
+  streams        whole latents and streams in real time of MODEL; streams.json
   train          motion training that goes on where the last slice stopped; run/ in parts, train.txt
 
 Settings, in the environment:
   OUT       folder for results; made if it is not there. Needed.
   SECONDS_PER_SLICE  time of one call, [s] (540). What runs is asked to stop before, and killed at the end.
   PYTHON    interpreter with PyTorch and Triton (python3)
+  MODEL     streams: model or checkpoint folder (llamo-mini)
   DATA      train: folder of `llamo data pack`, or a .tar of one (data/packed)
   STAGE     train: stage 1, 2 or 3 of the motion side (2)
   START     train: model or checkpoint folder to begin from (llamo-mini)
@@ -41,12 +43,12 @@ fail() {
 
 slice=${1:-help}
 case $slice in
-    tests | bench | bench-batches | train) ;;
+    tests | bench | bench-batches | streams | train) ;;
     help | -h | --help)
         help
         exit 0
         ;;
-    *) fail "there is no slice '$slice'. Slices: tests, bench, bench-batches, train, help." ;;
+    *) fail "there is no slice '$slice'. Slices: tests, bench, bench-batches, streams, train, help." ;;
 esac
 [ -n "${OUT:-}" ] || fail "OUT is not set: the folder for results. See scripts/gpu_run.sh help."
 mkdir -p "$OUT"
@@ -58,6 +60,10 @@ PYTHON=${PYTHON:-python3}
 DRY_RUN=${DRY_RUN:-}
 budget=${SECONDS_PER_SLICE:-540}
 began=$(date +%s)
+data=${DATA:-$PWD/data/packed}
+if [ "$slice" = train ] && [ ! -e "$data" ]; then
+    fail "there is no data in $data. Make it with 'llamo data pack', and set DATA to it."
+fi
 WORK=${WORK:-build/gpu}
 mkdir -p "$WORK"
 
@@ -76,14 +82,6 @@ TEXT
 [ -z "$missing" ] || fail "$PYTHON lacks $missing. What is pure Python can be brought along: on a machine with a network, \
 pip install --no-deps --target build/gpu/site PACKAGE, and copy that folder with the checkout."
 commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
-
-if [ -z "$DRY_RUN" ]; then
-    "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
-        fail "PyTorch of $PYTHON finds no NVIDIA GPU. DRY_RUN=1 tries the script at tiny size on a CPU."
-    device=cuda
-else
-    device=cpu
-fi
 
 # Seconds until the slice is over, less some to put things away.
 remaining() {
@@ -104,21 +102,28 @@ logged() {
     return "$status"
 }
 
-"$PYTHON" - >"$OUT/machine.txt" <<'TEXT'
-import platform, torch
+status=0
+"$PYTHON" - >"$OUT/machine.txt" <<'TEXT' || status=$?
+import importlib.metadata, platform, sys, torch
 print("python", platform.python_version(), "torch", torch.__version__)
 try:
-    import triton
-    print("triton", triton.__version__)
-except ImportError:
+    print("triton", importlib.metadata.version("triton"))
+except importlib.metadata.PackageNotFoundError:
     print("no triton")
 for index in range(torch.cuda.device_count()):
     print(torch.cuda.get_device_properties(index))
+sys.exit(0 if torch.cuda.is_available() else 9)
 TEXT
+device=cuda
+if [ -n "$DRY_RUN" ]; then
+    device=cpu
+elif [ "$status" = 9 ]; then
+    fail "PyTorch of $PYTHON finds no NVIDIA GPU. DRY_RUN=1 tries the script at tiny size on a CPU."
+fi
 echo "commit $commit, $slice, $(date -u +%FT%TZ)" | tee -a "$OUT/machine.txt"
 
 run_tests() {
-    tests=${TESTS:-tests/kernels tests/model}
+    tests=${TESTS:-tests/kernels tests/model tests/pipelines tests/training}
     if [ -n "$DRY_RUN" ]; then
         set -- -k "${TEST_NAMES:-test_machine_probe}"
         tests=tests/kernels
@@ -136,15 +141,24 @@ run_bench() {
     logged "$name.txt" "$PYTHON" benchmarks/gpu_flow_sampler.py "$@" --commit "$commit" --json "$OUT/$name.json"
 }
 
-run_train() {
-    # Data are prepared by compiled kernels, which are made here where they are missing; some seconds on many cores.
+# Frames are made by compiled kernels whatever the device. Where they are missing: some seconds on many cores.
+make_kernels() {
     if ! "$PYTHON" -c 'import llamo_ros._kernels' 2>/dev/null; then
         logged kernels.txt scripts/build_kernels.sh "$PYTHON" ||
             fail "the compiled kernels are missing and cannot be made here, see $OUT/kernels.txt."
     fi
+}
+
+run_streams() {
+    make_kernels
+    set -- --device "$device" --checkpoint "${MODEL:-llamo-mini}" --only latents streams length --busy no
+    [ -z "$DRY_RUN" ] || set -- "$@" --precisions int8 --seconds 1 --ticks 1 --length 1 --most-streams 2
+    logged streams.txt "$PYTHON" benchmarks/whole_latent.py "$@" --json "$OUT/streams.json"
+}
+
+run_train() {
+    make_kernels
     run=$WORK/run
-    data=${DATA:-$PWD/data/packed}
-    [ -e "$data" ] || fail "there is no data in $data. Make it with 'llamo data pack', and set DATA to it."
     if [ -f "$data" ]; then
         rm -rf "$WORK/data" && mkdir -p "$WORK/data"
         tar -xf "$data" -C "$WORK/data"
@@ -178,5 +192,6 @@ case $slice in
     tests) run_tests ;;
     bench) run_bench bench --batches 1 64 ;;
     bench-batches) run_bench bench_batches --sizes 1536x12 256x4 --batches 2 4 8 16 32 --no-compile ;;
+    streams) run_streams ;;
     train) run_train ;;
 esac

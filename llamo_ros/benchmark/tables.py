@@ -116,14 +116,14 @@ def whole_latent_table(result: dict[str, Any]) -> str:
             [row["streams"], row["p50_ms"], row["p99_ms"], row["mean_ms"], "yes" if row["keeps_up"] else "no"]
             for row in found["rows"]
         ]
-        said = f"One core makes {found['streams']} streams together in real time ({found['precision']}):"
+        said = f"{found['streams']} streams together are made in real time (weights {found['precision']}):"
         parts.append(f"{said}\n\n{markdown(header, rows)}")
     for found in result.get("long_motion", []):
         header = ("from [s]", "p50 [ms]", "p99 [ms]", "mean [ms]")
         rows = [[row["from_s"], row["p50_ms"], row["p99_ms"], row["mean_ms"]] for row in found["rows"]]
         means = [row["mean_ms"] for row in found["rows"]]
         growth = f"last piece / first piece: {means[-1] / means[0]:.2f}"
-        said = f"One motion of {found['seconds']:g} s ({found['precision']}); mean cost, {growth}:"
+        said = f"One motion of {found['seconds']:g} s (weights {found['precision']}); mean cost, {growth}:"
         parts.append(f"{said}\n\n{markdown(header, rows)}")
     return "\n\n".join(parts)
 

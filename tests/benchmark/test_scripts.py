@@ -65,7 +65,7 @@ def test_whole_latents_are_measured_and_written(document: Path, tmp_path: Path) 
     assert [row["precision"] for row in result["latents"]] == ["int8", "float32"]
     table = section(document.read_text(), "whole_latent")
     assert "| int8 | no |" in table
-    assert "One motion of 1 s (float32)" in table
+    assert "One motion of 1 s (weights float32)" in table
 
 
 def test_a_missing_checkpoint_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

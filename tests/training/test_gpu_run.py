@@ -62,7 +62,7 @@ def trained(packed_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def test_help_needs_nothing_and_names_every_slice() -> None:
     said = run("help").stdout
-    for name in ("tests", "bench", "bench-batches", "train", "DRY_RUN"):
+    for name in ("tests", "bench", "bench-batches", "streams", "train", "DRY_RUN"):
         assert f"\n  {name} " in said
 
 
@@ -87,6 +87,14 @@ def test_a_dry_run_of_the_benchmark_leaves_its_figures(tmp_path: Path) -> None:
         "eager PyTorch, hoisted",
     }
     assert "torch" in (tmp_path / "machine.txt").read_text()
+
+
+def test_a_dry_run_of_the_streams_leaves_its_figures(trained: Path, tmp_path: Path) -> None:
+    done = run("streams", OUT=tmp_path, WORK=tmp_path / "work", MODEL=trained / "tiny", DRY_RUN=1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "streams.json").read_text())
+    assert result["latents"][0]["calls"] == 8
+    assert result["streams"][0]["streams"] >= 0
 
 
 def test_a_training_slice_leaves_its_run_in_parts(trained: Path, run_parts: ModuleType, tmp_path: Path) -> None:
