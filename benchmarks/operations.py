@@ -1,6 +1,6 @@
 """How long each operation of generation takes on one core, against PyTorch, ONNX Runtime and the machine's own limit.
 
-    python benchmarks/operations.py --write-docs                 # everything, about 15 minutes
+    python benchmarks/operations.py --write-docs                 # everything, about 8 minutes
     python benchmarks/operations.py --only backbone --all-instruction-sets --json backbone.json
 
 One thread, bound to one core. The ways to do an operation take turns, so that a busy moment of the machine hits all of
@@ -21,6 +21,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from llamo_ros.benchmark.backbone_operation import step_candidates
+from llamo_ros.benchmark.bars import bars_json, operation_bars
 from llamo_ros.benchmark.candidates import Candidate, measure
 from llamo_ros.benchmark.decoder_operation import frame_decoder_candidates, vae_decoder_candidates
 from llamo_ros.benchmark.flow_operation import loop_candidates, sampler_candidates
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _print(made)
                 rows += made
         result |= {"steps": options.steps, "rows": rows, "limits": limits_json(limits)}
+        result["bars"] = bars_json(operation_bars(rows))
         keep(result, options, NAME, operations_table)
     except LlamoError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """How long a whole latent takes on one core, how many streams that core serves, and what a process costs.
 
-    python benchmarks/whole_latent.py --write-docs                     # everything, about 15 minutes
+    python benchmarks/whole_latent.py --write-docs                     # everything, about 8 minutes
     python benchmarks/whole_latent.py --only latents --busy "same core" --precisions int8 --json busy.json
     python benchmarks/whole_latent.py --only length --length 600
     python benchmarks/whole_latent.py --device cuda --write-docs       # a GPU, fed by one core
@@ -24,6 +24,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from llamo_ros.benchmark.bars import bars_json, whole_latent_bars
 from llamo_ros.benchmark.fresh_process import fresh_process
 from llamo_ros.benchmark.machine import PRECISIONS, envelope
 from llamo_ros.benchmark.results import add_result_options, keep
@@ -80,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for precision in precisions:
             _one_precision(options, precision, result)
         result["processes"] = _processes(options, precisions) if on_cpu and "process" in options.only else []
+        result["bars"] = bars_json(whole_latent_bars(result)) if on_cpu else []
         keep(result, options, NAME if on_cpu else f"{NAME}_gpu", whole_latent_table)
     except LlamoError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -49,6 +49,7 @@ def test_operations_are_measured_and_written(document: Path, capsys: pytest.Capt
     table = section(document.read_text(), "operations")
     assert "| flow loop | 32 x 1 | torch.compile | float32 | - | not run: left out by --no-compile |" in table
     assert "**Other programs were running" in table
+    assert "| figure | measured | bar | holds |" not in table  # 32 x 1 is held to none
     assert result["commit"][:12] in table
     assert "x the first" in capsys.readouterr().out
 
@@ -65,6 +66,7 @@ def test_whole_latents_are_measured_and_written(document: Path, tmp_path: Path) 
     assert [row["precision"] for row in result["latents"]] == ["int8", "float32"]
     table = section(document.read_text(), "whole_latent")
     assert "| int8 | no |" in table
+    assert "| whole latent, int8, p50 [ms] |" in table
     assert "One motion of 1 s (weights float32)" in table
 
 
