@@ -15,7 +15,9 @@ mean square of the difference of latents, whose channels have unit spread.
 compared, and "all" is the mean over the motion. Two such runs part whatever the cause, so it says little of the
 precision: "PyTorch float32" differs from float32 by rounding alone, "other noise" is float32 with other seeds.
 
-"checks" are motions that pass the prompt's rule, made as users make them: the exit head ends them.
+"checks" are motions that pass the prompt's rule, made as users make them: the exit head ends them. "R-precision" is the
+share of them whose own prompt the captioner finds the most likely of all prompts (top 1), or among the
+three most likely (top 3).
 
 Weights that are stored in bfloat16, as those of shipped models are, lose nothing in it but the rounding of sums.
 """
@@ -46,9 +48,11 @@ from llamo_ros.model.llamo import Llamo
 from llamo_ros.model.motion_runtime import MotionRuntime
 from llamo_ros.model.stream_state import StreamState
 from llamo_ros.model.text_tokenizer import TextTokenizer
+from llamo_ros.motion.clip import MotionClip
 from llamo_ros.motion.facts import motion_facts
 from llamo_ros.motion.representation272 import StreamingDecoder, decode_features
 from llamo_ros.pipelines.motion_engine import MotionEngine
+from llamo_ros.pipelines.motion_to_text import MotionToText
 from llamo_ros.pipelines.text_to_motion import MOST_AT_ONCE, TextToMotion
 
 # Name, backend and precision; the first is what the others are compared with.
@@ -69,13 +73,15 @@ class FollowingRuntime:
 
     Attributes:
         model: The model.
+        read: As that of the runtime.
         made: Latents (N, C) of each tick, normalised.
         features: Their frames (N, 4, 272), each behind the given latents before it.
     """
 
     def __init__(self, runtime: MotionRuntime, history_TNC: Tensor | None = None) -> None:
         """Begin. Without a history, streams go on from what is made."""
-        self.model, self._runtime, self._history_TNC = runtime.model, runtime, history_TNC
+        self.model, self.read = runtime.model, runtime.read
+        self._runtime, self._history_TNC = runtime, history_TNC
         self.made: list[Tensor] = []
         self.features: list[Tensor] = []
 
@@ -83,10 +89,6 @@ class FollowingRuntime:
         """Latents (N, C) that the streams go on from."""
         self.made.append(self._runtime.sampler(*arguments))
         return self.made[-1] if self._history_TNC is None else self._history_TNC[len(self.made) - 1]
-
-    def step(self, *arguments: object) -> Tensor:
-        """As that of the runtime."""
-        return self._runtime.step(*arguments)
 
     def decode(self, z_BLC: Tensor, state: StreamState | None) -> tuple[Tensor, StreamState]:
         """Frames of the latents that were made, and the state behind those given."""
@@ -166,20 +168,35 @@ def free_summary(base: Motions, other: Motions) -> dict[str, float]:
     return {"first_mm": float(distances_T[0]), **times, "all_mm": float(distances_T.mean())}
 
 
-def checks_passed(pipeline: TextToMotion, seeds: range, seconds: float) -> dict[str, int]:
-    """Motions that pass, by prompt; at most so long, [s]."""
+def made(pipeline: TextToMotion, seeds: range, seconds: float) -> list[MotionClip]:
+    """A motion of each prompt and seed, at most so long, [s]."""
     texts = [rule.prompt for rule in RULES for _ in seeds]
-    clips = pipeline.batch(texts, seeds=[*seeds] * len(RULES), max_duration=seconds)
+    return pipeline.batch(texts, seeds=[*seeds] * len(RULES), max_duration=seconds)
+
+
+def checks_passed(clips: Sequence[MotionClip]) -> dict[str, int]:
+    """Motions that pass, by prompt."""
     facts = [motion_facts(clip) for clip in clips]
-    count = len(seeds)
+    count = len(clips) // len(RULES)
     return {
         rule.name: sum(map(rule.passes, facts[index * count : (index + 1) * count])) for index, rule in enumerate(RULES)
     }
 
 
+def r_precision(clips: Sequence[MotionClip], captioner: MotionToText) -> dict[str, float]:
+    """Share of motions whose own prompt is the likeliest of all, and one of the three likeliest."""
+    prompts, ranks = [rule.prompt for rule in RULES], []
+    for index, clip in enumerate(clips):
+        stream = captioner.open()
+        stream.add(clip)
+        scores = np.array([stream.log_likelihood(prompt) for prompt in prompts])
+        ranks.append(int((scores > scores[index * len(RULES) // len(clips)]).sum()))
+    return {f"top_{most}": float(np.mean(np.array(ranks) < most)) for most in (1, 3)}
+
+
 def compare(model: Llamo, tokenizer: TextTokenizer, seeds: range, seconds: float) -> list[dict[str, object]]:
     """A row for each run, and one for float32 with other noise."""
-    base, rows = None, []
+    base, rows, captioner = None, [], MotionToText(model, tokenizer)
     for name, backend, precision in RUNS:
         runtime = MotionRuntime(model, backend, precision)
         row: dict[str, object] = {"run": name, "backend": backend, "precision": precision}
@@ -189,7 +206,8 @@ def compare(model: Llamo, tokenizer: TextTokenizer, seeds: range, seconds: float
         else:
             row["forced"] = forced_summary(base, perform(runtime, tokenizer, seeds, seconds, base.latents))
             row["free"] = free_summary(base, free)
-        row["checks"] = checks_passed(TextToMotion(model, tokenizer, backend, precision), seeds, seconds)
+        clips = made(TextToMotion(model, tokenizer, backend, precision), seeds, seconds)
+        row |= {"checks": checks_passed(clips), "r_precision": r_precision(clips, captioner)}
         rows.append(row)
         _print(row, len(seeds))
     others = range(seeds.start + OTHER_SEEDS, seeds.stop + OTHER_SEEDS)
@@ -209,6 +227,7 @@ def _print(row: dict[str, object], seeds: int) -> None:
             parts.append(f"{kind} [mm] {words}" + (f", latent {rms:.4f}" if rms is not None else ""))
     if "checks" in row:
         parts.append(f"checks {sum(row['checks'].values())}/{seeds * len(RULES)}")
+        parts.append("R-precision top 1 {top_1:.3f}, top 3 {top_3:.3f}".format(**row["r_precision"]))
     print("  ".join(parts), flush=True)
 
 

@@ -1,18 +1,21 @@
-"""The next token of one or many sequences through all layers of a Llama branch, with its key-value cache.
+"""The next tokens of one or many sequences through a Mixture-of-Transformers, with its key-value cache.
 
-Between two latents a Mixture-of-Transformers (LLaMo, arXiv 2602.12370, section 3.2) does nothing but this, with the
-motion branch: RMSNorm, rotary embedding, grouped-query attention over the cache, SwiGLU.
+Each token goes through the weights of its modality (LLaMo, arXiv 2602.12370, section 3.2), and all attend together:
+RMSNorm, rotary embedding, grouped-query attention over the cache, SwiGLU. Between two latents this is one motion token
+per sequence; a prompt is many tokens of text at once.
 
-    step = BackboneStep(weights)  # once: packs the weights
-    hidden = step(tokens, cosine, sine, keys, values, cache_rows=[0, 1], lengths=[17, 4])
+    step = BackboneStep(motion, text)  # once: packs the weights
+    step(prompt, ..., cache_rows=[0, 0, 0], lengths=[0, 1, 2], text_rows=3)
+    hidden = step(latent, ..., cache_rows=[0], lengths=[3])
 """
 
-# R rows, D width, H heads, K key/value heads, E head width, F feed-forward width, L columns of the cache
+# R tokens, D width, H heads, K key/value heads, E head width, F feed-forward width, L columns of the cache
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,51 +83,64 @@ class BackboneStep:
     Attributes:
         backend: "reference" or "cpu", what "auto" became.
         instruction_set: What the "cpu" backend runs on, one of :func:`~llamo_ros.kernels.backends.instruction_sets`.
-        precision: In which the weights are kept.
+        precision: In which the weights of the motion branch are kept.
     """
 
     def __init__(
         self,
-        weights: BranchWeights,
+        motion: BranchWeights,
+        text: BranchWeights | None = None,
         *,
         backend: str = "auto",
         instruction_set: str | None = None,
         precision: str = "float32",
+        text_precision: str | None = None,
     ) -> None:
         """Copy and pack the weights.
 
         Args:
-            weights: Float32, all on one device, at least one layer.
+            motion: Float32, all on one device, at least one layer.
+            text: Of the same sizes, but for the feed-forward layer's; None if text goes through the same weights.
             backend: "auto" (the compiled kernel for tensors in main memory, the reference elsewhere), "reference"
                 (PyTorch) or "cpu" (compiled, one thread).
             instruction_set: For the "cpu" backend: one of those of this machine. None takes the fastest.
             precision: For the "cpu" backend: "float32", "bfloat16" or "int8". Sums are float32, of int8 exact.
+            text_precision: Likewise of the text branch; None for the same.
 
         Raises:
             ShapeError: the shapes do not fit together.
-            ParameterError: a tensor is not float32, not finite, or on another device than the first.
+            ParameterError: a tensor is not float32, not finite, or on another device than the first, or the branches
+                differ in their numbers of layers or heads.
             BackendError: backend, instruction set or precision cannot run here, or the kernels are not built.
         """
-        _check_weights(weights)
-        self._device, self._width = weights.norm.device, len(weights.norm)
-        self._shape = (len(weights.layers), weights.kv_heads, weights.head_width)
+        _check_weights(motion)
+        if text is not None:
+            _check_weights(text)
+            _check_branches(motion, text)
+        self._device, self._width = motion.norm.device, len(motion.norm)
+        self._shape = (len(motion.layers), motion.kv_heads, motion.head_width)
         self.backend, self.instruction_set, self.precision = choose(backend, self._device, instruction_set, precision)
-        if self.backend == "cpu":
-            kernels = compiled_kernels("backbone_step")
-            self._branch = kernels.BackboneBranch(
-                weights.heads,
-                weights.kv_heads,
-                weights.head_width,
-                weights.norm.detach().contiguous().numpy(),
-                weights.norm_epsilon,
-                self.instruction_set,
-                precision,
-            )
-            for layer in weights.layers:
-                self._branch.add_layer(*(getattr(layer, f.name).detach().contiguous().numpy() for f in fields(layer)))
-            self._step = kernels.backbone_step
-        else:
-            self._branch = weights.map(lambda tensor: tensor.detach().clone())
+        # Checked even where there is no such branch, so that a wrong name never passes.
+        text_choice = choose(backend, self._device, instruction_set, text_precision or precision)
+        self._motion = self._packed(motion, self.precision)
+        self._text = self._motion if text is None else self._packed(text, text_choice.precision)
+
+    def _packed(self, weights: BranchWeights, precision: str) -> Any:
+        """The weights as the backend takes them."""
+        if self.backend == "reference":
+            return weights.map(lambda tensor: tensor.detach().clone())
+        branch = compiled_kernels("backbone_step").BackboneBranch(
+            weights.heads,
+            weights.kv_heads,
+            weights.head_width,
+            weights.norm.detach().contiguous().numpy(),
+            weights.norm_epsilon,
+            self.instruction_set,
+            precision,
+        )
+        for layer in weights.layers:
+            branch.add_layer(*(getattr(layer, f.name).detach().contiguous().numpy() for f in fields(layer)))
+        return branch
 
     @torch.no_grad()
     def __call__(
@@ -136,31 +152,37 @@ class BackboneStep:
         values: Tensor,
         cache_rows: Sequence[int],
         lengths: Sequence[int],
+        text_rows: int = 0,
     ) -> Tensor:
-        """Final hidden states of one more token per row, normed, shape (R, D), fresh memory.
+        """Final hidden states of more tokens, normed, shape (R, D), fresh memory.
 
         Args:
-            tokens_RD: Embedded tokens, float32, shape (R, D).
-            cosine_RE: Cosine of the angle of each channel at the row's position, shape (R, E).
+            tokens_RD: Embedded tokens, those of text first, float32, shape (R, D).
+            cosine_RE: Cosine of the angle of each channel at the token's position, shape (R, E).
             sine_RE: Sine likewise.
             keys: Of all layers, float32, contiguous, shape (layers, rows, K, L, E). Column ``lengths[r]`` of row
                 ``cache_rows[r]`` is written.
             values: Likewise.
-            cache_rows: Row of the cache of each row, R of them, none twice.
-            lengths: Earlier tokens of each row, R of them, each below L.
+            cache_rows: Row of the cache that holds each token's sequence, R of them.
+            lengths: Earlier tokens of its sequence, R of them, each below L: the column that the token goes to, and the
+                last one that it attends to. Those before it are in the cache, or among these tokens.
+            text_rows: How many tokens go through the text branch, the first ones.
 
         Raises:
             ShapeError: a shape does not fit the weights or the other arguments.
-            ParameterError: a tensor is not float32 or elsewhere than the weights, a cache is not contiguous, or a row
-                or length is out of range.
+            ParameterError: a tensor is not float32 or elsewhere than the weights, a cache is not contiguous, a row or
+                length is out of range, two tokens have the same place, or ``text_rows`` is not among the tokens.
         """
-        self._check_call(tokens_RD, cosine_RE, sine_RE, keys, values, cache_rows, lengths)
+        self._check_call(tokens_RD, cosine_RE, sine_RE, keys, values, cache_rows, lengths, text_rows)
+        branches = self._motion, self._text
         if self.backend == "reference":
-            rows, past = list(cache_rows), list(lengths)
-            return reference.backbone_step(self._branch, tokens_RD, cosine_RE, sine_RE, keys, values, rows, past)
+            tensors = (tokens_RD, cosine_RE, sine_RE, keys, values)
+            return reference.backbone_step(*branches, *tensors, list(cache_rows), list(lengths), text_rows)
         arrays = (tensor.detach().contiguous().numpy() for tensor in (tokens_RD, cosine_RE, sine_RE, keys, values))
         indexes = (torch.tensor(list(numbers), dtype=torch.int64).numpy() for numbers in (cache_rows, lengths))
-        return torch.from_numpy(self._step(self._branch, *arrays, *indexes))
+        return torch.from_numpy(
+            compiled_kernels("backbone_step").backbone_step(*branches, *arrays, *indexes, text_rows)
+        )
 
     def _check_call(
         self,
@@ -171,6 +193,7 @@ class BackboneStep:
         values: Tensor,
         cache_rows: Sequence[int],
         lengths: Sequence[int],
+        text_rows: int,
     ) -> None:
         layers, kv_heads, head_width = self._shape
         tensors = {"tokens": tokens, "cosine": cosine, "sine": sine, "keys": keys, "values": values}
@@ -196,12 +219,31 @@ class BackboneStep:
             raise ParameterError(
                 f"there are {rows} tokens, {len(cache_rows)} cache_rows and {len(lengths)} lengths; expected as many."
             )
-        if rows and not (0 <= min(cache_rows) and max(cache_rows) < keys.shape[1] and len(set(cache_rows)) == rows):
-            raise ParameterError(f"cache_rows are {list(cache_rows)}, expected different ones below {keys.shape[1]}.")
+        if not 0 <= text_rows <= rows:
+            raise ParameterError(f"text_rows is {text_rows}, expected 0 to {rows}, the number of tokens.")
+        cache_rows, lengths = ([int(number) for number in numbers] for numbers in (cache_rows, lengths))
+        if rows and not (0 <= min(cache_rows) and max(cache_rows) < keys.shape[1]):
+            raise ParameterError(f"cache_rows are {cache_rows}, expected 0 to {keys.shape[1] - 1}.")
         if rows and not (0 <= min(lengths) and max(lengths) < keys.shape[3]):
+            raise ParameterError(f"lengths are {lengths}, expected 0 to {keys.shape[3] - 1}; make the cache longer.")
+        if len(set(zip(cache_rows, lengths, strict=True))) != rows:
             raise ParameterError(
-                f"lengths are {list(lengths)}, expected 0 to {keys.shape[3] - 1}; make the cache longer."
+                f"two tokens have the same place: cache_rows are {cache_rows} and lengths {lengths}; expected each "
+                "pair once."
             )
+
+
+def _check_branches(motion: BranchWeights, text: BranchWeights) -> None:
+    """Raise unless tokens of both branches can attend to one another."""
+    sizes = [
+        (len(branch.layers), len(branch.norm), branch.heads, branch.kv_heads, branch.head_width, branch.norm.device)
+        for branch in (motion, text)
+    ]
+    if sizes[0] != sizes[1]:
+        raise ParameterError(
+            f"layers, width, heads, kv_heads, head_width and device are {sizes[0]} in the motion branch and {sizes[1]} "
+            "in the text branch; expected the same."
+        )
 
 
 def _check_weights(weights: BranchWeights) -> None:

@@ -1,7 +1,7 @@
-// One token per row through all layers of a Llama branch, on one CPU core. reference.py beside this file is the
-// definition; common/linear.hpp holds the matrices.
+// Tokens through all layers of a Mixture-of-Transformers, on one CPU core. reference.py beside this file is the definition;
+// common/linear.hpp holds the matrices.
 //
-// R rows, D width, H heads, K key/value heads, E head width, F width of the feed-forward layer, L columns of the cache.
+// R tokens, D width, H heads, K key/value heads, E head width, F width of the feed-forward layer, L columns of the cache.
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -42,14 +42,21 @@ struct Branch {
   std::vector<float> norm;
 };
 
+// Tokens next to one another that go through the same branch.
+struct Span {
+  const Branch* branch;
+  std::int64_t begin, end;
+};
+
 // What one call reads besides the weights, its working memory, and where it writes. Strides are in floats.
 struct Task {
+  Span spans[2];  // which follow one another and cover all rows; an empty one has no branch
   std::int64_t rows;
   float* x;                                        // (R, D), the tokens on entry, the hidden states on return
   const float *cosine, *sine;                      // (R, E)
   float *keys, *values;                            // (layers, cache rows, K, L, E)
   std::int64_t layer_stride, row_stride, columns;  // of those two; head stride is columns * E
-  const std::int64_t *cache_rows, *lengths;        // (R); the new token goes to column lengths[r]
+  const std::int64_t *cache_rows, *lengths;        // (R); token r goes to column lengths[r] and attends up to it
   float *normed, *wide, *inner, *scores;           // working memory: (R, stride) thrice, and (longest + 1)
   std::int64_t stride;
   std::int16_t* quantised;
@@ -95,82 +102,114 @@ struct Loops {
     }
   }
 
-  static LLAMO_INLINE void run(const Branch& branch, const Task& task) {
-    const std::int64_t width = branch.width, head_width = branch.head_width, stride = task.stride, rows = task.rows;
-    const std::int64_t heads = branch.heads, kv_heads = branch.kv_heads, shared = heads / kv_heads;
-    const std::int64_t head_stride = task.columns * head_width;
-    const auto multiply = [&task, stride, rows](const Linear& layer, const float* in, float* out) {
-      layer.multiply({in, stride, out, stride, rows, task.quantised});
-    };
-    const auto add = [&task, width, stride, rows](const float* LLAMO_RESTRICT update) {
-      for (std::int64_t r = 0; r < rows; ++r)
-        for (std::int64_t i = 0; i < width; ++i) task.x[r * width + i] += update[r * stride + i];
-    };
-    for (std::size_t n = 0; n < branch.layers.size(); ++n) {
-      const Layer& layer = branch.layers[n];
-      for (std::int64_t r = 0; r < rows; ++r)
-        rms_norm(task.x + r * width, layer.attention_norm.data(), width, branch.norm_epsilon, task.normed + r * stride);
-      multiply(layer.query_key_value, task.normed, task.wide);
-      for (std::int64_t r = 0; r < rows; ++r) {
-        float* const query = task.wide + r * stride;
-        float* const key = query + heads * head_width;
-        const float* const value = key + kv_heads * head_width;
-        const float *const cosine = task.cosine + r * head_width, *const sine = task.sine + r * head_width;
-        for (std::int64_t h = 0; h < heads + kv_heads; ++h) rotate(query + h * head_width, cosine, sine, head_width / 2);
-        const std::int64_t begin = static_cast<std::int64_t>(n) * task.layer_stride + task.cache_rows[r] * task.row_stride;
-        const std::int64_t length = task.lengths[r];
-        for (std::int64_t k = 0; k < kv_heads; ++k) {
-          const std::int64_t column = begin + k * head_stride + length * head_width;
-          std::copy_n(key + k * head_width, head_width, task.keys + column);
-          std::copy_n(value + k * head_width, head_width, task.values + column);
-        }
-        for (std::int64_t h = 0; h < heads; ++h) {
-          const std::int64_t head = begin + h / shared * head_stride;
-          attend(query + h * head_width, task.keys + head, task.values + head, length + 1, head_width, task.scores,
-                 task.inner + r * stride + h * head_width);
-        }
+  // Queries, keys and values of a span, rotated; keys and values go to the cache.
+  static LLAMO_INLINE void project(const Span& span, std::size_t n, const Task& task) {
+    const Branch& branch = *span.branch;
+    const Layer& layer = branch.layers[n];
+    const std::int64_t head_width = branch.head_width, heads = branch.heads, kv_heads = branch.kv_heads;
+    norm_rows(span, layer.attention_norm.data(), task);
+    multiply(span, layer.query_key_value, task.normed, task.wide, task);
+    for (std::int64_t r = span.begin; r < span.end; ++r) {
+      float* const query = task.wide + r * task.stride;
+      const float* const key = query + heads * head_width;
+      const float* const value = key + kv_heads * head_width;
+      const float *const cosine = task.cosine + r * head_width, *const sine = task.sine + r * head_width;
+      for (std::int64_t h = 0; h < heads + kv_heads; ++h) rotate(query + h * head_width, cosine, sine, head_width / 2);
+      const std::int64_t begin = cache_begin(n, r, task) + task.lengths[r] * head_width;
+      for (std::int64_t k = 0; k < kv_heads; ++k) {
+        const std::int64_t column = begin + k * task.columns * head_width;
+        std::copy_n(key + k * head_width, head_width, task.keys + column);
+        std::copy_n(value + k * head_width, head_width, task.values + column);
       }
-      multiply(layer.attention_output, task.inner, task.normed);
-      add(task.normed);
-      for (std::int64_t r = 0; r < rows; ++r)
-        rms_norm(task.x + r * width, layer.feed_forward_norm.data(), width, branch.norm_epsilon,
-                 task.normed + r * stride);
-      multiply(layer.gate_up, task.normed, task.wide);
-      for (std::int64_t r = 0; r < rows; ++r) {
-        const float* LLAMO_RESTRICT gate = task.wide + r * stride;
-        const float* LLAMO_RESTRICT up = gate + branch.ffn_width;
-        float* LLAMO_RESTRICT inner = task.inner + r * stride;
-        for (std::int64_t i = 0; i < branch.ffn_width; ++i) inner[i] = silu(gate[i]) * up[i];
+    }
+  }
+
+  // The rest of the layer, once the keys and values of all tokens are in the cache.
+  static LLAMO_INLINE void finish(const Span& span, std::size_t n, const Task& task) {
+    const Branch& branch = *span.branch;
+    const Layer& layer = branch.layers[n];
+    const std::int64_t head_width = branch.head_width, shared = branch.heads / branch.kv_heads, stride = task.stride;
+    for (std::int64_t r = span.begin; r < span.end; ++r) {
+      const std::int64_t begin = cache_begin(n, r, task);
+      for (std::int64_t h = 0; h < branch.heads; ++h) {
+        const std::int64_t head = begin + h / shared * task.columns * head_width;
+        attend(task.wide + r * stride + h * head_width, task.keys + head, task.values + head, task.lengths[r] + 1,
+               head_width, task.scores, task.inner + r * stride + h * head_width);
       }
-      multiply(layer.down, task.inner, task.normed);
-      add(task.normed);
     }
-    for (std::int64_t r = 0; r < rows; ++r) {
-      rms_norm(task.x + r * width, branch.norm.data(), width, branch.norm_epsilon, task.normed + r * stride);
-      std::copy_n(task.normed + r * stride, width, task.x + r * width);
+    multiply(span, layer.attention_output, task.inner, task.normed, task);
+    add(span, task.normed, task);
+    norm_rows(span, layer.feed_forward_norm.data(), task);
+    multiply(span, layer.gate_up, task.normed, task.wide, task);
+    for (std::int64_t r = span.begin; r < span.end; ++r) {
+      const float* LLAMO_RESTRICT gate = task.wide + r * stride;
+      const float* LLAMO_RESTRICT up = gate + branch.ffn_width;
+      float* LLAMO_RESTRICT inner = task.inner + r * stride;
+      for (std::int64_t i = 0; i < branch.ffn_width; ++i) inner[i] = silu(gate[i]) * up[i];
     }
+    multiply(span, layer.down, task.inner, task.normed, task);
+    add(span, task.normed, task);
+  }
+
+  static LLAMO_INLINE void run(const Task& task) {
+    const std::size_t layers = (task.spans[0].branch ? task.spans[0] : task.spans[1]).branch->layers.size();
+    for (std::size_t n = 0; n < layers; ++n) {
+      for (const Span& span : task.spans)
+        if (span.branch != nullptr) project(span, n, task);
+      for (const Span& span : task.spans)
+        if (span.branch != nullptr) finish(span, n, task);
+    }
+    for (const Span& span : task.spans) {
+      if (span.branch == nullptr) continue;
+      norm_rows(span, span.branch->norm.data(), task);
+      for (std::int64_t r = span.begin; r < span.end; ++r)
+        std::copy_n(task.normed + r * task.stride, span.branch->width, task.x + r * span.branch->width);
+    }
+  }
+
+ private:
+  static LLAMO_INLINE std::int64_t cache_begin(std::size_t n, std::int64_t row, const Task& task) {
+    return static_cast<std::int64_t>(n) * task.layer_stride + task.cache_rows[row] * task.row_stride;
+  }
+
+  static LLAMO_INLINE void norm_rows(const Span& span, const float* weight, const Task& task) {
+    const std::int64_t width = span.branch->width;
+    for (std::int64_t r = span.begin; r < span.end; ++r)
+      rms_norm(task.x + r * width, weight, width, span.branch->norm_epsilon, task.normed + r * task.stride);
+  }
+
+  static LLAMO_INLINE void multiply(const Span& span, const Linear& layer, const float* in, float* out,
+                                    const Task& task) {
+    const std::int64_t first = span.begin * task.stride;
+    layer.multiply({in + first, task.stride, out + first, task.stride, span.end - span.begin, task.quantised});
+  }
+
+  static LLAMO_INLINE void add(const Span& span, const float* LLAMO_RESTRICT update, const Task& task) {
+    const std::int64_t width = span.branch->width;
+    for (std::int64_t r = span.begin; r < span.end; ++r)
+      for (std::int64_t i = 0; i < width; ++i) task.x[r * width + i] += update[r * task.stride + i];
   }
 };
 
 // --------------------------------------------------------------------------------- one copy of the loops per machine
 
-void run_portable(const Branch& branch, const Task& task) { Loops<8>::run(branch, task); }
+void run_portable(const Task& task) { Loops<8>::run(task); }
 #if defined(LLAMO_X86)
-LLAMO_AVX2 void run_avx2(const Branch& branch, const Task& task) { Loops<8>::run(branch, task); }
-LLAMO_AVX512 void run_avx512(const Branch& branch, const Task& task) { Loops<16>::run(branch, task); }
+LLAMO_AVX2 void run_avx2(const Task& task) { Loops<8>::run(task); }
+LLAMO_AVX512 void run_avx512(const Task& task) { Loops<16>::run(task); }
 #endif
 
-void run(const Branch& branch, const Task& task) {
-  switch (branch.instruction_set) {
+void run(const Task& task, InstructionSet instruction_set) {
+  switch (instruction_set) {
 #if defined(LLAMO_X86)
     case InstructionSet::kAvx512Vnni:
     case InstructionSet::kAvx512:
-      return run_avx512(branch, task);
+      return run_avx512(task);
     case InstructionSet::kAvx2:
-      return run_avx2(branch, task);
+      return run_avx2(task);
 #endif
     default:
-      return run_portable(branch, task);
+      return run_portable(task);
   }
 }
 
@@ -204,16 +243,19 @@ void add_layer(Branch& branch, const FloatArray& attention_norm, const FloatArra
   branch.layers.push_back(std::move(layer));
 }
 
-FloatArray step(const Branch& branch, const FloatArray& tokens, const FloatArray& cosine, const FloatArray& sine,
-                FloatArray keys, FloatArray values, const IndexArray& cache_rows, const IndexArray& lengths) {
+// The first `text_rows` tokens go through `text`, the others through `motion`.
+FloatArray step(const Branch& motion, const Branch& text, const FloatArray& tokens, const FloatArray& cosine,
+                const FloatArray& sine, FloatArray keys, FloatArray values, const IndexArray& cache_rows,
+                const IndexArray& lengths, std::int64_t text_rows) {
   FloatArray hidden({tokens.shape(0), tokens.shape(1)});
   std::copy_n(tokens.data(), tokens.size(), hidden.mutable_data());
   Task task{};
   task.rows = tokens.shape(0);
   if (task.rows == 0) return hidden;
-  const std::int64_t attended = branch.heads * branch.head_width;
-  const std::int64_t widest = std::max({branch.width, attended + 2 * branch.kv_heads * branch.head_width,
-                                        2 * branch.ffn_width});
+  if (text_rows > 0) task.spans[0] = {&text, 0, text_rows};
+  if (text_rows < task.rows) task.spans[1] = {&motion, text_rows, task.rows};
+  const std::int64_t projected = (motion.heads + 2 * motion.kv_heads) * motion.head_width;
+  const std::int64_t widest = std::max({motion.width, projected, 2 * motion.ffn_width, 2 * text.ffn_width});
   task.stride = padded_size(widest);
   const std::int64_t longest = *std::max_element(lengths.data(), lengths.data() + task.rows) + 1;
   Buffer<float> memory(3 * task.rows * task.stride + longest);
@@ -224,7 +266,7 @@ FloatArray step(const Branch& branch, const FloatArray& tokens, const FloatArray
   task.keys = keys.mutable_data();
   task.values = values.mutable_data();
   task.columns = keys.shape(3);
-  task.row_stride = keys.shape(2) * task.columns * branch.head_width;
+  task.row_stride = keys.shape(2) * task.columns * motion.head_width;
   task.layer_stride = keys.shape(1) * task.row_stride;
   task.cache_rows = cache_rows.data();
   task.lengths = lengths.data();
@@ -235,7 +277,7 @@ FloatArray step(const Branch& branch, const FloatArray& tokens, const FloatArray
   task.quantised = quantised.get();
   {
     py::gil_scoped_release unlocked;  // the node keeps spinning meanwhile
-    run(branch, task);
+    run(task, motion.instruction_set);
   }
   return hidden;
 }
@@ -249,8 +291,8 @@ void register_backbone_step(py::module_& m) {
       .def("add_layer", &add_layer, "Pack the weights of the next layer.", py::arg("attention_norm").noconvert(),
            py::arg("query_key_value").noconvert(), py::arg("attention_output").noconvert(),
            py::arg("feed_forward_norm").noconvert(), py::arg("gate_up").noconvert(), py::arg("down").noconvert());
-  m.def("backbone_step", &step, "Hidden states (R, D) of one more token per row; keys and values are written.",
-        py::arg("branch"), py::arg("tokens").noconvert(), py::arg("cosine").noconvert(), py::arg("sine").noconvert(),
+  m.def("backbone_step", &step, "Hidden states (R, D) of more tokens; keys and values are written.",
+        py::arg("motion"), py::arg("text"), py::arg("tokens").noconvert(), py::arg("cosine").noconvert(), py::arg("sine").noconvert(),
         py::arg("keys").noconvert(), py::arg("values").noconvert(), py::arg("cache_rows").noconvert(),
-        py::arg("lengths").noconvert());
+        py::arg("lengths").noconvert(), py::arg("text_rows"));
 }

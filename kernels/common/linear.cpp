@@ -2,12 +2,14 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 
 #if defined(LLAMO_X86)
 #include <immintrin.h>
 #if !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // of _mm512_undefined_ps in GCC's own header
+#pragma GCC diagnostic ignored "-Wuninitialized"  // of _mm512_undefined_ps in GCC's own header
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #endif
 
@@ -90,36 +92,27 @@ struct FloatLoops {
 // ------------------------------------------------------------------------------------------------------ int8 weights
 
 // Values of one row as whole numbers from -127 to 127; returns their scale, NaN if one of them is not finite.
-template <int LANES, typename Whole>
+template <typename Whole>
 LLAMO_INLINE float quantise(const float* LLAMO_RESTRICT x, std::int64_t count, int offset, Whole* LLAMO_RESTRICT out) {
-  float largest[LANES] = {}, poison[LANES] = {};
-  std::int64_t i = 0;
-  for (; i + LANES <= count; i += LANES)
-    for (int lane = 0; lane < LANES; ++lane) {
-      const float value = x[i + lane], size = value < 0.0f ? -value : value;
-      largest[lane] = size > largest[lane] ? size : largest[lane];
-      poison[lane] += value * 0.0f;
-    }
-  for (int lane = 0; i < count; ++i, ++lane) {
-    const float size = x[i] < 0.0f ? -x[i] : x[i];
-    largest[lane] = size > largest[lane] ? size : largest[lane];
-    poison[lane] += x[i] * 0.0f;
+  constexpr std::int32_t kInfinity = 0x7f800000;
+  std::int32_t largest = 0;  // sizes of floats are ordered like their bits, and compilers vectorise the maximum of these
+  for (std::int64_t i = 0; i < count; ++i) {
+    std::int32_t bits;
+    std::memcpy(&bits, x + i, sizeof bits);
+    bits &= 0x7fffffff;
+    largest = bits > largest ? bits : largest;
   }
-  float most = 0.0f, poisoned = 0.0f;
-  for (int lane = 0; lane < LANES; ++lane) {
-    most = largest[lane] > most ? largest[lane] : most;
-    poisoned += poison[lane];
-  }
+  const float most = from_bits(static_cast<std::uint32_t>(largest));
   const float inverse = most > 1e-30f ? 127.0f / most : 0.0f;
   const float middle = 12582912.0f + static_cast<float>(offset);  // 1.5 * 2^23 pushes the fraction out
-  for (i = 0; i < count; ++i) {
+  for (std::int64_t i = 0; i < count; ++i) {
     const float shifted = x[i] * inverse + middle;
     std::int32_t bits;
     std::memcpy(&bits, &shifted, sizeof bits);
     out[i] = static_cast<Whole>(bits - 0x4b400000);
   }
-  for (; i < round_up(count, kGroup); ++i) out[i] = 0;  // meets weights that are 0
-  return most / 127.0f + poisoned;
+  for (std::int64_t i = count; i < round_up(count, kGroup); ++i) out[i] = 0;  // meets weights that are 0
+  return largest < kInfinity ? most / 127.0f : std::numeric_limits<float>::quiet_NaN();
 }
 
 // Sums of exact products to results.
@@ -131,14 +124,12 @@ LLAMO_INLINE void scaled(const Linear& layer, std::int64_t o, const std::int32_t
   for (int i = 0; i < PANEL; ++i) out[i] = static_cast<float>(sums[i]) * (scale * scales[i]) + bias[i];
 }
 
-constexpr int kScales = 64;  // rows that are quantised before a panel is read
-
 // Plain loops; a panel holds one input after the other here.
 void multiply_int8_portable(const Linear& layer, const Rows& rows) {
   constexpr int kPanel = 32;
   for (std::int64_t r = 0; r < rows.count; ++r) {
     std::int16_t* const x = rows.quantised;
-    const float scale = quantise<8>(rows.in + r * rows.in_stride, layer.inputs, 0, x);
+    const float scale = quantise(rows.in + r * rows.in_stride, layer.inputs, 0, x);
     for (std::int64_t o = 0; o < layer.padded; o += kPanel) {
       const std::int8_t* LLAMO_RESTRICT weights = layer.bytes.get() + o * layer.inputs;
       std::int32_t sums[kPanel] = {};
@@ -164,8 +155,10 @@ template <typename Whole>
 using Int8Panel = void (*)(const Linear&, std::int64_t o, const Whole* x, std::int64_t stride, const float* scales,
                            float* out, std::int64_t out_stride);
 
+constexpr int kScales = 64;  // rows that are quantised before a panel is read
+
 // All panels for all rows, up to 4 of them at once; without `four`, 2.
-template <int LANES, int PANEL, int OFFSET, typename Whole>
+template <int PANEL, int OFFSET, typename Whole>
 LLAMO_INLINE void multiply_int8(const Linear& layer, const Rows& rows, Int8Panel<Whole> four, Int8Panel<Whole> two,
                                 Int8Panel<Whole> one) {
   const std::int64_t stride = round_up(layer.inputs, kGroup);
@@ -174,7 +167,7 @@ LLAMO_INLINE void multiply_int8(const Linear& layer, const Rows& rows, Int8Panel
     const std::int64_t count = std::min<std::int64_t>(kScales, rows.count - begin);
     float scales[kScales];
     for (std::int64_t r = 0; r < count; ++r)
-      scales[r] = quantise<LANES>(rows.in + (begin + r) * rows.in_stride, layer.inputs, OFFSET, x + r * stride);
+      scales[r] = quantise(rows.in + (begin + r) * rows.in_stride, layer.inputs, OFFSET, x + r * stride);
     float* const out = rows.out + begin * rows.out_stride;
     for (std::int64_t o = 0; o < layer.padded; o += PANEL)
       for (std::int64_t r = 0; r < count;) {
@@ -217,7 +210,7 @@ LLAMO_AVX2 void int8_panel_avx2(const Linear& layer, std::int64_t o, const std::
 }
 
 LLAMO_AVX2 void multiply_int8_avx2(const Linear& layer, const Rows& rows) {
-  multiply_int8<8, 32, 0, std::int16_t>(layer, rows, nullptr, int8_panel_avx2<2>, int8_panel_avx2<1>);
+  multiply_int8<32, 0, std::int16_t>(layer, rows, nullptr, int8_panel_avx2<2>, int8_panel_avx2<1>);
 }
 
 // Like AVX2 with registers of twice the size.
@@ -246,7 +239,7 @@ LLAMO_AVX512 void int8_panel_avx512(const Linear& layer, std::int64_t o, const s
 }
 
 LLAMO_AVX512 void multiply_int8_avx512(const Linear& layer, const Rows& rows) {
-  multiply_int8<16, 64, 0, std::int16_t>(layer, rows, nullptr, int8_panel_avx512<2>, int8_panel_avx512<1>);
+  multiply_int8<64, 0, std::int16_t>(layer, rows, nullptr, int8_panel_avx512<2>, int8_panel_avx512<1>);
 }
 
 // vpdpbusd multiplies unsigned by signed bytes and sums four products: activations get 128 added, which `shift` undoes.
@@ -279,7 +272,7 @@ LLAMO_AVX512_VNNI void int8_panel_vnni(const Linear& layer, std::int64_t o, cons
 }
 
 LLAMO_AVX512_VNNI void multiply_int8_vnni(const Linear& layer, const Rows& rows) {
-  multiply_int8<16, 64, 128, std::uint8_t>(layer, rows, int8_panel_vnni<4>, int8_panel_vnni<2>, int8_panel_vnni<1>);
+  multiply_int8<64, 128, std::uint8_t>(layer, rows, int8_panel_vnni<4>, int8_panel_vnni<2>, int8_panel_vnni<1>);
 }
 
 // Rows at once: as many as leave registers for a panel of weights (16 registers here, 32 below).

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llamo_ros.core.errors import ParameterError, ShapeError
+from llamo_ros.core.errors import BackendError, ParameterError, ShapeError
 from llamo_ros.kernels.backends import choose, compiled_kernels, instruction_sets
 from llamo_ros.kernels.flow_sampler import reference
 
@@ -66,8 +66,8 @@ class FlowSampler:
     """Samples latents with fixed weights. Safe to call from several threads at once; runs without gradients.
 
     Attributes:
-        backend: "reference" or "cpu", what "auto" became.
-        instruction_set: What the "cpu" backend was compiled for, one of :func:`instruction_sets`; None for "reference".
+        backend: "reference", "cpu" or "triton", what "auto" became.
+        instruction_set: What the "cpu" backend was compiled for, one of :func:`instruction_sets`; None for the others.
         precision: In which the weights of the blocks are kept.
         device: Where arguments must be.
         latent_channels: Z.
@@ -82,28 +82,41 @@ class FlowSampler:
         backend: str = "auto",
         instruction_set: str | None = None,
         precision: str = "float32",
+        persistent: bool = False,
     ) -> None:
         """Copy and pack the weights. Later changes to `weights` have no effect: build a new sampler.
 
         Args:
             weights: Float32, all on one device, N >= 1.
-            backend: "auto" (the compiled kernel for tensors in main memory, the reference elsewhere), "reference"
-                (PyTorch) or "cpu" (compiled, one thread).
+            backend: "auto" ("cpu" for tensors in main memory, "triton" for those on an NVIDIA GPU where Triton is
+                installed, the reference elsewhere), "reference" (PyTorch), "cpu" (compiled, one thread) or "triton".
             instruction_set: For the "cpu" backend: one of :func:`instruction_sets`. None takes the fastest.
-            precision: For the "cpu" backend: in which the blocks' weights are kept, "float32", "bfloat16" or "int8".
-                Sums are float32, of int8 exact; input and output layer stay float32.
+            precision: In which the "cpu" and "triton" backends keep the blocks' weights: "float32", "bfloat16", "int8"
+                or, in Triton only, "float8". Sums are float32, on the CPU of int8 exact; input and output layer stay
+                float32. In Triton activations are float32 too, but bfloat16 with more than 4 rows R, unless the weights
+                are float32.
+            persistent: For the "triton" backend: whether one kernel does all steps, instead of a CUDA graph of many.
 
         Raises:
             ShapeError: the shapes do not fit together.
             ParameterError: a tensor is not float32, or not finite, or on another device than the first.
-            BackendError: the backend, instruction set or precision cannot run here, or the kernels are not built.
+            BackendError: the backend, instruction set or precision cannot run here, or the kernels are not built, or
+                `persistent` is asked of another backend than "triton".
         """
         _check_weights(weights)
         self.device = weights.input_weight.device
         self.width, self.latent_channels = weights.input_weight.shape
         self.blocks = len(weights.first_weight)
-        self.backend, self.instruction_set, self.precision = choose(backend, self.device, instruction_set, precision)
-        if self.backend == "cpu":
+        self.backend, self.instruction_set, self.precision = choose(
+            backend, self.device, instruction_set, precision, has_triton=True
+        )
+        if persistent and self.backend != "triton":
+            raise BackendError(f"backend {self.backend!r} has no persistent kernel. Leave it out, or use 'triton'.")
+        if self.backend == "triton":
+            from llamo_ros.kernels.flow_sampler.triton_kernel import TritonFlowSampler  # Triton need not be installed
+
+            self._sample = TritonFlowSampler(weights, precision, persistent)
+        elif self.backend == "cpu":
             kernels = compiled_kernels("flow_sampler")
             arrays = (tensor.detach().contiguous().numpy() for tensor in weights.tensors().values())
             self._weights = kernels.FlowSamplerWeights(
@@ -168,6 +181,8 @@ class FlowSampler:
             latents = torch.from_numpy(
                 self._sample(self._weights, noise_array, time_array, condition_array, guidance_scale)
             )
+        elif self.backend == "triton":
+            latents = self._sample(noise, time, condition_modulations, guidance_scale)
         else:
             full = time if condition_modulations is None else time[:, None] + condition_modulations
             latents = reference.flow_sampler(self._weights, noise.clone(), full, guidance_scale)

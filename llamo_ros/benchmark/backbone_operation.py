@@ -17,7 +17,7 @@ from llamo_ros.kernels.backbone_step import BackboneStep, BranchWeights
 from llamo_ros.kernels.backbone_step.reference import rms_norm, rotated
 from llamo_ros.model.config import BackboneConfig
 from llamo_ros.model.llama import LlamaBranch, rotary_tables
-from llamo_ros.model.motion_step import branch_weights
+from llamo_ros.model.readers import branch_weights
 
 LENGTH = 100  # tokens before: a prompt, and most of a window of 75 latents
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 
 from llamo_ros.core.errors import BackendError
+from llamo_ros.kernels import backends
 from llamo_ros.kernels.backends import instruction_sets
 from llamo_ros.kernels.machine_probe import multiply_add_rate, read_bandwidth
 
-PRECISIONS = ("float32", "bfloat16", "int8")  # of the compiled kernels on a CPU
+PRECISIONS = backends.PRECISIONS["cpu"]  # of the compiled kernels on a CPU
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1, "float8": 1}  # of a weight
 
 

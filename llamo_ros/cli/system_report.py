@@ -23,7 +23,7 @@ import llamo_ros.kernels
 from llamo_ros import __version__
 from llamo_ros.benchmark.machine import cpu_model
 from llamo_ros.core.errors import BackendError
-from llamo_ros.kernels.backends import compiled_kernels, instruction_sets
+from llamo_ros.kernels.backends import compiled_kernels, instruction_sets, why_not_triton
 from llamo_ros.model.checkpoint import load_checkpoint, read_config
 from llamo_ros.model.config import LATENT_RATE, LlamoConfig
 from llamo_ros.pipelines.motion_engine import MotionEngine
@@ -225,11 +225,13 @@ def table(rows: Sequence[Row]) -> str:
 def _used(operation: object, trial: Trial) -> Row:
     where = "main memory" if trial.device == "cpu" else f"memory of {trial.device}"
     why = f"its data are in {where}"
+    if operation.backend == "reference" and trial.device != "cpu":
+        why += f"; {why_not_triton(torch.device(trial.device))}".rstrip("; ")
     precision, wanted = getattr(operation, "precision", None), trial.config.generation.precision
     if precision is not None and precision == wanted:
         why += f"; {precision} by the checkpoint"
     elif precision is not None:
-        why += f"; not the checkpoint's {wanted}, which compiled kernels on a CPU know"
+        why += f"; not the checkpoint's {wanted}, which kernels on a CPU or in Triton know"
     return operation.backend, getattr(operation, "instruction_set", None) or "-", precision or "-", why
 
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from llamo_ros.core.errors import ParameterError
-from llamo_ros.model.llamo import MOTION, Llamo
+from llamo_ros.model.caption_runtime import CaptionRuntime
+from llamo_ros.model.llamo import MOTION
 from llamo_ros.model.mixture_of_transformers import KeyValueCache
 from llamo_ros.model.seeded import checked_seed, seeded_generator
 
@@ -65,17 +66,17 @@ class CaptionToken:
 class MotionPrefix:
     """A motion as the captioner has read it so far; grows, and is captioned any number of times."""
 
-    def __init__(self, model: Llamo, bos: int, capacity: int = 80) -> None:
+    def __init__(self, runtime: CaptionRuntime, bos: int, capacity: int = 80) -> None:
         """An empty motion.
 
         Args:
-            model: The model, in evaluation mode.
+            runtime: The model, ready to run.
             bos: Id of [BOS].
             capacity: Latents it can hold.
         """
-        self._model, self._capacity = model, capacity
+        self._runtime, self._model, self._capacity = runtime, runtime.model, capacity
         self._cache = self._new_cache(2 + capacity)
-        self._read([bos, model.begin_motion], self._no_latents(), self._cache)
+        runtime.read([bos, self._model.begin_motion], self._no_latents(), self._cache)
 
     def __len__(self) -> int:
         return self._cache.length - 2
@@ -95,7 +96,7 @@ class MotionPrefix:
         if len(latents_LC) > self.room:
             raise ParameterError(f"{len(latents_LC)} latents are to be read, and there is room for {self.room}.")
         if len(latents_LC):
-            self._read([MOTION] * len(latents_LC), latents_LC, self._cache)
+            self._runtime.read([MOTION] * len(latents_LC), latents_LC, self._cache)
 
     def caption(
         self, stops: Collection[int], forbidden: Collection[int] = (), options: CaptionOptions | None = None
@@ -126,7 +127,7 @@ class MotionPrefix:
         if not len(self):
             raise ParameterError("there is no motion to compare with; extend the prefix by at least one latent first.")
         cache = self._copy(1 + len(ids))
-        hidden_SD = self._read([self._model.end_motion, *ids], self._no_latents(), cache)
+        hidden_SD = self._runtime.read([self._model.end_motion, *ids], self._no_latents(), cache)
         logits_SV = self._model.backbone.text.logits(hidden_SD).float()
         logits_SV[:, list(forbidden)] = -torch.inf
         targets_S1 = torch.tensor([*ids, eos], device=logits_SV.device)[:, None]
@@ -138,7 +139,7 @@ class MotionPrefix:
         cache = self._copy(1 + options.max_tokens)
         token = self._model.end_motion
         for _ in range(options.max_tokens):
-            hidden_SD = self._read([token], self._no_latents(), cache)
+            hidden_SD = self._runtime.read([token], self._no_latents(), cache)
             logits_V = self._model.backbone.text.logits(hidden_SD[-1]).float()
             logits_V[forbidden] = -torch.inf
             log_probabilities_V = torch.log_softmax(logits_V, dim=-1)
@@ -146,10 +147,6 @@ class MotionPrefix:
             yield CaptionToken(token, float(log_probabilities_V[token]))
             if token in stops:
                 return
-
-    def _read(self, tokens: list[int], latents_LC: Tensor, cache: KeyValueCache) -> Tensor:
-        """Hidden states (S, D) of tokens behind those in the cache."""
-        return self._model(torch.tensor([tokens], device=latents_LC.device), latents_LC, cache)[0]
 
     def _new_cache(self, capacity: int) -> KeyValueCache:
         model = self._model

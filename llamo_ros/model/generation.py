@@ -3,7 +3,9 @@
 A stream performs passages, one prompt each (:mod:`~llamo_ros.model.passages`). Guided streams have a second row with
 the null prompt ([BOS] [BOM] ... without words, if it is not given, and [EOM] [BOM] where a conversation goes on), with
 keys and values of its own, in the same pass. When a stream has as many latents as the window allows, it is read anew
-with its prompt and the last few of them, so that endless motion costs the same per latent as short motion.
+with its prompt and the last few of them, so that endless motion costs the same per latent as short motion. Where a
+short pass is cheap, that reading begins some ticks before, a few tokens in each, so that no tick takes much longer than
+others.
 """
 
 # N streams, R rows (one or two per stream), C latent channels, D width
@@ -18,11 +20,15 @@ import torch
 from torch import Tensor
 
 from llamo_ros.core.errors import ParameterError
-from llamo_ros.model.llamo import MOTION, PADDING
+from llamo_ros.model.llamo import MOTION
 from llamo_ros.model.motion_runtime import MotionRuntime
 from llamo_ros.model.passages import Passage, Prompt
+from llamo_ros.model.reading import Reading, read
 from llamo_ros.model.seeded import seeded_generator
-from llamo_ros.model.slots import Slot, SlotCache
+from llamo_ros.model.slots import SlotCache
+
+# Ticks over which a window is read anew before the old one is full.
+TICKS_AHEAD = 15
 
 
 @dataclass(frozen=True)
@@ -60,10 +66,8 @@ class LatentStream:
         self._noise = seeded_generator(seed)
         self._waiting: deque[Passage] = deque()
         self._recent: deque[Tensor] = deque(maxlen=engine.window)  # latents, the newest last
-        self._slots: list[Slot] = []
-        self._hidden: list[Tensor] = []  # of the newest token of each slot, (D,)
-        self._unread: list[list[int]] = []  # tokens that each slot has yet to read
-        self._context: list[list[Tensor]] = []  # of each slot, the latents at the MOTION places of those tokens
+        self._reading: Reading | None = None
+        self._next: Reading | None = None  # what takes its place when the window is full, if that was begun
         self._begin(first)
 
     @property
@@ -105,40 +109,73 @@ class LatentStream:
         rows = [passage.prompt, Prompt()] if passage.options.guidance_scale != 1.0 else [passage.prompt]
         # A row that has not read what came before cannot go on with it, nor what would run out of positions; and a
         # motion without latents is none.
-        longest = max((slot.length for slot in self._slots), default=0) + max(map(len, self._unread), default=0)
         self._goes_on = (
             passage.link == "conversation"
             and self._made > 0
-            and len(rows) == max(len(self._slots), len(self._unread))
-            and longest + passage.prompt.length + self._engine.window + 2 < self._engine.positions
+            and self._reading is not None
+            and len(rows) == self._reading.rows
+            and self._reading.length + passage.prompt.length + self._engine.window + 2 < self._engine.positions
         )
         self.passage += 1
         self._present, self._made = passage, 0
+        self._engine._free(self._next)
+        self._next = None
         if self._goes_on:
-            model, none = self._engine.model, [[] for _ in rows]
-            unread, context = self._unread or none, self._context or none  # if the window was full just now
-            self._unread = [
-                [*before, model.end_motion, *row.ids, model.begin_motion]
-                for before, row in zip(unread, rows, strict=True)
-            ]
-            self._context = [[*before, *_listed(row.latents)] for before, row in zip(context, rows, strict=True)]
+            model = self._engine.model
+            for row, prompt in enumerate(rows):
+                tokens = [model.end_motion, *prompt.ids, model.begin_motion]
+                self._reading.extend(row, tokens, _listed(prompt.latents))
         else:
             self._read_anew(passage.context, with_lead=True)
 
     def _read_anew(self, context: int, with_lead: bool = False) -> None:
         """Forget all but the prompt and the newest latents."""
-        self._engine._free(self)
-        model, bos = self._engine.model, self._engine.bos
-        guided = self._present.options.guidance_scale != 1.0
+        self._engine._free(self._reading)
         kept = list(self._recent)[len(self._recent) - min(context, len(self._recent)) :]
-        rows = [self._present.prompt, self._present.null] if guided else [self._present.prompt]
-        leads = [[*(_listed(row.lead) if with_lead else ()), *kept] for row in rows]
+        prompt, null = self._present.prompt, self._present.null
+        leads = [[*(_listed(row.lead) if with_lead else ()), *kept] for row in (prompt, null)]
+        self._reading = self._prompted(*leads)
         self._recent.clear()
         self._recent.extend(leads[0])
-        self._context = [[*_listed(row.latents), *lead] for row, lead in zip(rows, leads, strict=True)]
-        self._unread = [
-            [bos, *row.ids, model.begin_motion, *[MOTION] * len(lead)] for row, lead in zip(rows, leads, strict=True)
-        ]
+
+    def _prompted(self, lead: list[Tensor], null_lead: list[Tensor]) -> Reading:
+        """The prompt of the present passage with latents behind it, to be read."""
+        model, bos = self._engine.model, self._engine.bos
+        rows = [(self._present.prompt, lead), (self._present.null, null_lead)]
+        rows = rows if self._present.options.guidance_scale != 1.0 else rows[:1]
+        return Reading(
+            unread=[[bos, *row.ids, model.begin_motion, *[MOTION] * len(latents)] for row, latents in rows],
+            context=[[*_listed(row.latents), *latents] for row, latents in rows],
+        )
+
+    def _look_ahead(self) -> None:
+        """With the newest latent, what the next window has to read; takes its place when this one is full."""
+        left = self._engine.window - len(self._recent)
+        # The prompt of a conversation's turn is not that of the motion before it.
+        context = min(self._engine.context, self._made + left) if self._goes_on else self._engine.context
+        if self._next is not None:
+            for row in range(self._next.rows):
+                self._next.extend(row, [MOTION], [self._recent[-1]])
+        elif 0 < left <= min(self._engine.ticks_ahead, context):
+            known = list(self._recent)[len(self._recent) - (context - left) :] if context > left else []
+            self._next = self._prompted(known, known)
+        if left > 0:
+            return
+        if self._next is None:
+            self._read_anew(context)
+            return
+        self._engine._free(self._reading)
+        self._reading, self._next = self._next, None
+        kept = list(self._recent)[len(self._recent) - context :]
+        self._recent.clear()
+        self._recent.extend(kept)
+
+    def _due_ahead(self) -> list[tuple[Reading, int]]:
+        """What to read in this tick of the next window, if it was begun, and how many tokens of each row."""
+        if self._next is None:
+            return []
+        ticks = self._engine.window - len(self._recent)
+        return [(self._next, -(-self._next.longest_unread // ticks))]
 
     def _add(self, latent: Tensor, exit_probability: float) -> LatentStep:
         """Take in a new latent; ends the passage or the stream where that is due."""
@@ -153,9 +190,8 @@ class LatentStream:
             self._engine._close(self)
         elif ends:
             self._begin(self._waiting.popleft())
-        elif len(self._recent) == self._engine.window:
-            # The prompt of a conversation's turn is not that of the motion before it.
-            self._read_anew(min(self._engine.context, self._made) if self._goes_on else self._engine.context)
+        else:
+            self._look_ahead()
         return LatentStep(self, latent, exit_probability, passage, ends, is_final)
 
 
@@ -185,6 +221,7 @@ class LatentEngine:
                 f"{self.positions}, the positions of the model."
             )
         self.model, self.bos, self.window, self.context = model, bos, window, context
+        self.ticks_ahead = TICKS_AHEAD if runtime.read.reads_cheaply else 0
         self._runtime = runtime
         self._streams: list[LatentStream] = []
         self._cache = SlotCache(model.config.backbone, model.special_tokens.dtype, model.latent_mean.device)
@@ -227,40 +264,16 @@ class LatentEngine:
         streams = list(self._streams)
         if not streams:
             return []
-        self._read([stream for stream in streams if stream._unread])
+        read([(stream._reading, stream._reading.longest_unread) for stream in streams], self._cache, self._runtime)
         latents_NC = self._sampled(streams)
-        rows = sorted((slot.row, n, k) for n, stream in enumerate(streams) for k, slot in enumerate(stream._slots))
-        slots = [streams[n]._slots[k] for _, n, k in rows]
-        hidden_RD = self._runtime.step(latents_NC[[n for _, n, _ in rows]], self._cache.window(slots, 1))
-        for row, n, k in rows:
-            streams[n]._hidden[k] = hidden_RD[row]
-        exit_logits_N = self.model.exit_head(torch.stack([stream._hidden[0] for stream in streams]))
+        ahead = [due for stream in streams for due in stream._due_ahead()]
+        for stream, latent in zip(streams, latents_NC, strict=True):
+            for row in range(stream._reading.rows):
+                stream._reading.extend(row, [MOTION], [latent])
+        read([*((stream._reading, 1) for stream in streams), *ahead], self._cache, self._runtime)
+        exit_logits_N = self.model.exit_head(torch.stack([stream._reading.hidden[0] for stream in streams]))
         exits = torch.sigmoid(exit_logits_N.float()).tolist()
         return [stream._add(latents_NC[n], exits[n]) for n, stream in enumerate(streams)]
-
-    def _read(self, streams: Sequence[LatentStream]) -> None:
-        """What has not been read yet, of all streams in one pass."""
-        rows: list[tuple[LatentStream, int]] = []
-        for stream in streams:
-            if not stream._slots:
-                stream._slots = [self._cache.open() for _ in stream._unread]
-                stream._hidden = [torch.empty(0)] * len(stream._slots)
-            rows += [(stream, k) for k in range(len(stream._slots))]
-        if not rows:
-            return
-        unread = [stream._unread[k] for stream, k in rows]
-        counts = [len(tokens) for tokens in unread]
-        longest = max(counts)
-        device = self.model.latent_mean.device
-        tokens_RS = torch.tensor([tokens + [PADDING] * (longest - len(tokens)) for tokens in unread], device=device)
-        latents = [latent for stream, k in rows for latent in stream._context[k]]
-        latents_LC = torch.stack(latents) if latents else torch.zeros(0, len(self.model.latent_mean), device=device)
-        window = self._cache.window([stream._slots[k] for stream, k in rows], longest, counts)
-        hidden_RSD = self.model(tokens_RS, latents_LC, window)
-        for row, (stream, k) in enumerate(rows):
-            stream._hidden[k] = hidden_RSD[row, counts[row] - 1]
-        for stream in streams:
-            stream._unread, stream._context = [], []
 
     def _sampled(self, streams: Sequence[LatentStream]) -> Tensor:
         """New latents (N, C); streams with the same steps, solver and guidance go through the flow together."""
@@ -276,19 +289,19 @@ class LatentEngine:
             groups.setdefault((options.flow_steps, options.solver, options.guidance_scale), []).append(n)
         latents_NC = torch.empty_like(noise_NC)
         for (steps, solver, guidance), members in groups.items():
-            hidden = [streams[n]._hidden[k] for k in range(1 if guidance == 1.0 else 2) for n in members]
+            hidden = [streams[n]._reading.hidden[k] for k in range(1 if guidance == 1.0 else 2) for n in members]
             condition_RD = self.model.projector(torch.stack(hidden))
             latents_NC[members] = self._runtime.sampler(noise_NC[members], condition_RD, guidance, steps, solver)
         return latents_NC
 
-    def _free(self, stream: LatentStream) -> None:
+    def _free(self, reading: Reading | None) -> None:
         """Give the rows of a stream back."""
-        for slot in stream._slots:
+        for slot in reading.slots if reading else ():
             self._cache.close(slot)
-        stream._slots, stream._hidden = [], []
 
     def _close(self, stream: LatentStream) -> None:
-        self._free(stream)
+        self._free(stream._reading)
+        self._free(stream._next)
         stream.is_done = True
         self._streams.remove(stream)
 

@@ -74,7 +74,7 @@ class LatentSampler:
 
     @property
     def backend(self) -> str:
-        """Which implementation of the velocity field runs, for both solvers: "cpu" (compiled) or "reference"."""
+        """Which implementation of the velocity field runs, for both solvers: "cpu", "triton" or "reference"."""
         return self._field.backend
 
     @torch.no_grad()

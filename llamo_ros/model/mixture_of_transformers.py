@@ -111,6 +111,17 @@ class KeyValueCache:
         """Most tokens it can hold."""
         return self.keys.shape[3]
 
+    @property
+    def buffers(self) -> tuple[Tensor, Tensor]:
+        """Keys and values, shape (layers, B, K, capacity, E) each."""
+        return self.keys, self.values
+
+    @property
+    def numbers(self) -> tuple[list[int], list[int]]:
+        """Row of each sequence, and the tokens it holds."""
+        rows = self.keys.shape[1]
+        return list(range(rows)), [self.length] * rows
+
     def positions(self, count: int, device: torch.device) -> Tensor:
         """Positions of the next ``count`` tokens, shape (S,)."""
         return torch.arange(self.length, self.length + count, device=device)

@@ -74,6 +74,13 @@ class MotionVae(nn.Module):
         x_BTF, state = self.decoder(z_BLC.to(_dtype(self.decoder)), state)
         return self.denormalise(_at_least_float32(x_BTF)), state
 
+    def check_encoded(self, features_BTF: Tensor, state: StreamState | None) -> None:
+        """Raise what :meth:`encode` would, before anything is computed."""
+        shape = tuple(features_BTF.shape)
+        if len(shape) != 3 or shape[2] != FEATURE_COUNT or shape[1] % FRAMES_PER_LATENT:
+            raise ShapeError("features", shape, "(B, 4 L, 272)", "Cut the clip to 4-frame groups.")
+        _check_state(state, self.encoder, shape[0])
+
     def check_decoded(self, z_BLC: Tensor, state: StreamState | None) -> None:
         """Raise what :meth:`decode` would, before anything is computed."""
         if z_BLC.ndim != 3 or z_BLC.shape[2] != self.config.latent_dim:
@@ -129,10 +136,7 @@ class MotionVae(nn.Module):
 
     def _posterior(self, features_BTF: Tensor, state: StreamState | None) -> tuple[Tensor, StreamState]:
         """What the encoder gives: mu, and behind it in the last dimension the log variance if it predicts one."""
-        shape = tuple(features_BTF.shape)
-        if len(shape) != 3 or shape[2] != FEATURE_COUNT or shape[1] % FRAMES_PER_LATENT:
-            raise ShapeError("features", shape, "(B, 4 L, 272)", "Cut the clip to 4-frame groups.")
-        _check_state(state, self.encoder, shape[0])
+        self.check_encoded(features_BTF, state)
         x_BTF = self.normalise(_at_least_float32(features_BTF))
         return self.encoder(x_BTF.to(_dtype(self.encoder)), state)
 

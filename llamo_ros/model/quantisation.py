@@ -4,8 +4,8 @@ The kernels keep three parts in another precision than float32: the motion branc
 flow head and the decoder of the VAE. "int8" stores each of their matrices as whole numbers from -127 to 127 with one
 scale per output, its largest weight / 127. That is what a kernel makes of the float32 matrix, and when it packs the
 matrix that is read back it comes to the very same numbers: the latents and frames that a prompt gives in int8 are the
-same, to the bit, from either checkpoint. What PyTorch runs of these parts, reading motion that came before a prompt or
-is to be captioned, sees the matrices as they were rounded.
+same, to the bit, from either checkpoint. What PyTorch runs of these parts, motion that is to be captioned, sees the
+matrices as they were rounded.
 
 The text branch is copied as it is, so the language model stays what it was, to the bit.
 """

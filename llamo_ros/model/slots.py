@@ -34,7 +34,7 @@ class SlotCache:
     """Keys and values of all layers, one row per open sequence. For one thread."""
 
     def __init__(
-        self, config: BackboneConfig, dtype: torch.dtype, device: torch.device, rows: int = 2, capacity: int = 64
+        self, config: BackboneConfig, dtype: torch.dtype, device: torch.device, rows: int = 4, capacity: int = 128
     ) -> None:
         shape = (config.layers, rows, config.kv_heads, capacity, config.head_dim)
         # Zeros, not empty: masked columns are multiplied by 0, and 0 * NaN is NaN.

@@ -76,11 +76,11 @@ GENERATOR = (
     Parameter("checkpoint", "llamo-mini", "Name of a shipped model, or a checkpoint folder."),
     Parameter("device", "cpu", "PyTorch device of the model, such as cpu or cuda:0."),
     Parameter("threads", 1, "CPU threads of PyTorch; one is enough for llamo-mini.", bounds=(1, 256)),
-    Parameter("backend", "auto", "Backend of the kernels: auto, cpu or reference."),
+    Parameter("backend", "auto", "Backend of the kernels: auto, cpu, triton or reference."),
     Parameter(
         "precision",
         "checkpoint",
-        "In which compiled kernels keep weights: float32, bfloat16, int8, or checkpoint for what it says itself.",
+        "In which kernels keep weights: float32, bfloat16, int8, in Triton float8, or checkpoint for what it says.",
     ),
     _FRAME_ID,
     Parameter(

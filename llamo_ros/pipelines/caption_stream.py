@@ -116,7 +116,7 @@ class CaptionStream:
     def _encode(self, features: np.ndarray) -> None:
         model = self._writer.model
         batch = torch.from_numpy(features.astype(np.float32))[None].to(model.latent_mean.device)
-        encoded, self._state = model.vae.encode(batch, self._state)
+        encoded, self._state = self._writer.runtime.encode(batch, self._state)
         latents = list(model.normalise_latents(encoded)[0])
         self._encoded += len(latents)
         while latents:

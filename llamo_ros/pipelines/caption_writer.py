@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from llamo_ros.model.caption_generation import CaptionOptions, CaptionToken, MotionPrefix
+from llamo_ros.model.caption_runtime import CaptionRuntime
 from llamo_ros.model.llamo import Llamo
 from llamo_ros.model.text_tokenizer import TextTokenizer, checked_prompt
 from llamo_ros.pipelines.confidence import ConfidenceCalibration
@@ -49,13 +50,14 @@ class CaptionWriter:
         self, model: Llamo, tokenizer: TextTokenizer, calibration: ConfidenceCalibration | None = None
     ) -> None:
         self.model, self.calibration = model, calibration
+        self.runtime = CaptionRuntime(model)
         self._tokenizer = tokenizer
         # A tokenizer without padding of its own pads with [EOS], which may be written.
         self._forbidden = {tokenizer.pad, tokenizer.bos} - {tokenizer.eos}
 
     def prefix(self, capacity: int) -> MotionPrefix:
         """An empty motion with room for ``capacity`` latents."""
-        return MotionPrefix(self.model, self._tokenizer.bos, capacity)
+        return MotionPrefix(self.runtime, self._tokenizer.bos, capacity)
 
     def tokens(self, prefix: MotionPrefix, options: CaptionOptions | None = None) -> Iterator[CaptionToken]:
         """Tokens of a caption, each as soon as it is made; the last one ends it unless it is cut."""

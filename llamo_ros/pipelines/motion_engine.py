@@ -176,7 +176,7 @@ class MotionEngine:
             model: The model, in evaluation mode.
             tokenizer: Its tokenizer.
             runtime: The model, ready to run; None makes it so.
-            backend: Of that: auto, cpu or reference.
+            backend: Of that: auto, cpu, triton or reference.
         """
         self.model = model
         self._tokenizer = tokenizer

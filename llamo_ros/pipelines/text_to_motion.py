@@ -59,8 +59,9 @@ class TextToMotion:
             checkpoint: Name or folder.
             device: PyTorch device.
             threads: CPU threads of PyTorch in this process; one is enough for ``llamo-mini`` and leaves the rest free.
-            backend: Of the kernels: auto, cpu or reference.
-            precision: In which compiled kernels keep weights: float32, bfloat16 or int8; None takes the checkpoint's.
+            backend: Of the kernels: auto, cpu, triton or reference.
+            precision: In which kernels keep weights: float32, bfloat16 or int8, in Triton also float8; None takes the
+                checkpoint's.
 
         Raises:
             CheckpointError: the checkpoint is unknown, incomplete or damaged.

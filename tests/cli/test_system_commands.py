@@ -138,6 +138,17 @@ def test_a_backbone_in_bfloat16_is_shown_to_run_in_pytorch(
     assert rows["backbone_step"] == ["reference", "-", "bfloat16", "PyTorch runs this part of models in bfloat16"]
 
 
+def test_doctor_says_why_a_gpu_runs_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = MotionRuntime(Llamo(preset("tiny")).eval(), backend="reference")
+    trial = system_report.Trial("cuda:0", preset("tiny"), system_report.operations_in(runtime))
+    monkeypatch.setattr(system_report, "why_not_triton", lambda device: f"Triton is not installed for {device}.")
+    cells = {row[0]: row[1:] for row in system_report.operation_rows(trial, None)}["flow_sampler"]
+    assert cells[0] == "reference"
+    assert "its data are in memory of cuda:0; Triton is not installed for cuda:0." in cells[3]
+    monkeypatch.setattr(system_report, "why_not_triton", lambda device: "")  # then the reference was asked for
+    assert "cuda:0;" not in system_report.operation_rows(trial, None)[3][4].replace("; float32", "")
+
+
 def test_without_the_kernels_doctor_says_how_to_build_them(
     checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

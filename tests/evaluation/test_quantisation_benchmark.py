@@ -95,3 +95,21 @@ def test_a_quantised_checkpoint_is_refused(
     quantise_checkpoint(checkpoint, tmp_path / "int8")
     assert benchmark.main(["--checkpoint", str(tmp_path / "int8")]) == 1
     assert "quantised already" in capsys.readouterr().err
+
+
+def test_r_precision_counts_the_prompts_that_a_captioner_prefers(benchmark: ModuleType) -> None:
+    class Stub:
+        """Finds its clip's number of prompts more likely than the clip's own."""
+
+        def open(self) -> Stub:
+            return self
+
+        def add(self, clip: tuple[int, int]) -> None:
+            own, self.preferred = clip
+            self.others = [rule.prompt for index, rule in enumerate(benchmark.RULES) if index != own]
+
+        def log_likelihood(self, text: str) -> float:
+            return float(text in self.others[: self.preferred])
+
+    clips = [(0, 0), (0, 2), (1, 0), (1, 0), (2, 1), (2, 0)]  # two motions of each of three prompts
+    assert benchmark.r_precision(clips, Stub()) == {"top_1": pytest.approx(4 / 6), "top_3": 1.0}

@@ -66,10 +66,13 @@ def copied(arguments: dict[str, Any]) -> dict[str, Any]:
     return {name: value.clone() if isinstance(value, Tensor) else list(value) for name, value in arguments.items()}
 
 
-def definition(weights: BranchWeights, arguments: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+def definition(
+    weights: BranchWeights, arguments: dict[str, Any], text: BranchWeights | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """What the reference says in float64: hidden states, keys, values."""
     doubled = {name: value.double() if isinstance(value, Tensor) else value for name, value in arguments.items()}
-    return reference.backbone_step(weights.map(Tensor.double), **doubled), doubled["keys"], doubled["values"]
+    branches = (weights.map(Tensor.double), (text or weights).map(Tensor.double))
+    return reference.backbone_step(*branches, **doubled), doubled["keys"], doubled["values"]
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)
@@ -88,6 +91,68 @@ def test_compiled_step_matches_the_float64_reference(
         assert hidden.dtype == torch.float32
         for actual, wanted in ((hidden, expected), (arguments["keys"], keys), (arguments["values"], values)):
             assert (actual - wanted).abs().max() <= TOLERANCES[precision] * wanted.abs().max()
+
+
+# Two sequences, one of them mixed and in no order, as (row of the cache, column), and how many of the tokens are text.
+PASSAGE = [(2, 4), (0, 0), (2, 3), (0, 1), (2, 6), (2, 5), (0, 2)], 4
+
+
+def make_passage(weights: BranchWeights, seed: int = 2) -> dict[str, Any]:
+    places, text_rows = PASSAGE
+    arguments = make_arguments(weights, [column for _, column in places], seed=seed)
+    return arguments | {"cache_rows": [row for row, _ in places], "text_rows": text_rows}
+
+
+@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize("instruction_set", instruction_sets())
+def test_many_tokens_of_both_branches_match_the_float64_reference(instruction_set: str, precision: str) -> None:
+    motion, text = make_weights(SIZES[1]), make_weights((*SIZES[1][:-1], 90), seed=3)
+    step = BackboneStep(motion, text, backend="cpu", instruction_set=instruction_set, precision=precision)
+    for text_rows in (PASSAGE[1], 0, len(PASSAGE[0])):
+        arguments = make_passage(motion) | {"text_rows": text_rows}
+        expected, keys, values = definition(motion, arguments, text)
+        hidden = step(**arguments)
+        for actual, wanted in ((hidden, expected), (arguments["keys"], keys), (arguments["values"], values)):
+            assert (actual - wanted).abs().max() <= TOLERANCES[precision] * wanted.abs().max()
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_tokens_at_once_are_the_tokens_one_after_another(backend: str) -> None:
+    motion, text = make_weights(SIZES[2]), make_weights(SIZES[2], seed=3)
+    step = BackboneStep(motion, text, backend=backend)
+    arguments = make_passage(motion)
+    one_by_one, together = copied_passage(arguments), step(**arguments)
+    places, text_rows = PASSAGE
+    for r in sorted(range(len(places)), key=lambda r: places[r][1]):
+        one = {
+            name: value if name in ("keys", "values") else value[r : r + 1]
+            for name, value in one_by_one.items()
+            if name != "text_rows"
+        }
+        hidden = step(**one, text_rows=int(r < text_rows))
+        torch.testing.assert_close(hidden[0], together[r], rtol=0, atol=0 if backend == "cpu" else 1e-5)
+    for name in ("keys", "values"):
+        torch.testing.assert_close(one_by_one[name], arguments[name], rtol=0, atol=0 if backend == "cpu" else 1e-5)
+
+
+def copied_passage(arguments: dict[str, Any]) -> dict[str, Any]:
+    return copied({name: value for name, value in arguments.items() if name != "text_rows"}) | {
+        "text_rows": arguments["text_rows"]
+    }
+
+
+def test_the_text_branch_may_have_another_precision_or_be_the_motion_branch() -> None:
+    motion, text = make_weights(SIZES[1]), make_weights(SIZES[1], seed=3)
+    exact = BackboneStep(motion, text)(**make_passage(motion))
+    mixed = BackboneStep(motion, text, precision="int8", text_precision="float32")(**make_passage(motion))
+    only_text = make_passage(motion) | {"text_rows": len(PASSAGE[0])}
+    alike = BackboneStep(motion, text, precision="int8", text_precision="float32")(**copied_passage(only_text))
+    torch.testing.assert_close(alike, BackboneStep(motion, text)(**copied_passage(only_text)), rtol=0, atol=0)
+    assert not torch.equal(mixed, exact)
+    shared = BackboneStep(motion)
+    torch.testing.assert_close(
+        shared(**copied_passage(only_text)), shared(**copied_passage(only_text) | {"text_rows": 0}), rtol=0, atol=0
+    )
 
 
 def test_only_the_new_column_of_the_given_rows_is_written() -> None:
@@ -167,7 +232,10 @@ def test_no_rows_are_no_hidden_states() -> None:
         ({"values": torch.zeros(2, 3, 2, 20, 10)}, ShapeError, "values"),
         ({"values": torch.zeros(2, 3, 40, 2, 10).transpose(2, 3)}, ParameterError, "contiguous"),
         ({"cache_rows": [0, 3]}, ParameterError, "cache_rows"),
-        ({"cache_rows": [1, 1]}, ParameterError, "different"),
+        ({"cache_rows": [1, 1], "lengths": [3, 3]}, ParameterError, "same place"),
+        ({"cache_rows": torch.tensor([1, 1]), "lengths": torch.tensor([3, 3])}, ParameterError, "same place"),
+        ({"text_rows": 3}, ParameterError, "text_rows"),
+        ({"text_rows": -1}, ParameterError, "text_rows"),
         ({"cache_rows": [1]}, ParameterError, "as many"),
         ({"lengths": [0, 40]}, ParameterError, "longer"),
         ({"lengths": [-1, 4]}, ParameterError, "lengths"),
@@ -206,3 +274,7 @@ def test_weights_and_choices_that_do_not_fit_are_refused() -> None:
         BackboneStep(weights, backend="reference", instruction_set="portable")
     with pytest.raises(BackendError, match="does not run"):
         BackboneStep(weights, backend="cpu", instruction_set="sse9")
+    with pytest.raises(ParameterError, match="expected the same"):
+        BackboneStep(weights, replace(weights, layers=weights.layers[:1]))
+    with pytest.raises(ParameterError, match="precision is 'int4'"):
+        BackboneStep(weights, text_precision="int4")

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
-from llamo_ros.core.errors import ParameterError
+from llamo_ros.core.errors import BackendError, ParameterError
 from llamo_ros.model.caption_generation import CaptionOptions, CaptionToken, MotionPrefix
+from llamo_ros.model.caption_runtime import CaptionRuntime
 from llamo_ros.model.llamo import MOTION, Llamo
 
 BOS, EOS, PAD = 1, 2, 0
 
 
 def read(model: Llamo, latents: torch.Tensor, parts: list[int] | None = None) -> MotionPrefix:
-    prefix = MotionPrefix(model, BOS, capacity=20)
+    prefix = MotionPrefix(CaptionRuntime(model), BOS, capacity=20)
     for part in latents.split(parts or [len(latents)]):
         prefix.extend(part)
     return prefix
@@ -47,7 +50,7 @@ def test_a_greedy_caption_is_the_most_likely_token_each_time(tiny: Llamo) -> Non
 
 def test_a_caption_of_a_motion_that_grew_is_that_of_the_whole_motion(tiny: Llamo) -> None:
     latents = torch.randn(9, 8)
-    prefix = MotionPrefix(tiny, BOS, capacity=9)
+    prefix = MotionPrefix(CaptionRuntime(tiny), BOS, capacity=9)
     for count in (2, 1, 4, 2):
         prefix.extend(latents[len(prefix) : len(prefix) + count])
         assert same(written(prefix), written(read(tiny, latents[: len(prefix)])))
@@ -110,7 +113,7 @@ def test_a_caption_is_cut_at_its_longest(tiny: Llamo) -> None:
 
 
 def test_what_makes_no_sense_is_refused(tiny: Llamo) -> None:
-    empty = MotionPrefix(tiny, BOS, capacity=3)
+    empty = MotionPrefix(CaptionRuntime(tiny), BOS, capacity=3)
     with pytest.raises(ParameterError, match="no motion"):
         empty.caption({EOS})
     with pytest.raises(ParameterError, match="no motion"):
@@ -120,3 +123,27 @@ def test_what_makes_no_sense_is_refused(tiny: Llamo) -> None:
     for options in ({"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"max_tokens": 0}):
         with pytest.raises(ParameterError):
             CaptionOptions(**options)
+
+
+def test_compiled_kernels_read_and_encode_as_pytorch_does(tiny: Llamo) -> None:
+    latents, frames = torch.randn(5, 8), torch.randn(1, 24, 272)
+    told, encoded = [], []
+    for backend in ("reference", "cpu"):
+        runtime = CaptionRuntime(tiny, backend)
+        prefix = MotionPrefix(runtime, BOS)
+        prefix.extend(latents)
+        told.append(prefix.log_probabilities([5, 6, 7], EOS))
+        first, state = runtime.encode(frames[:, :8], None)
+        encoded.append(torch.cat([first, runtime.encode(frames[:, 8:], state)[0]], dim=1))
+    torch.testing.assert_close(told[1], told[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(encoded[1], encoded[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(encoded[1], tiny.vae.encode(frames)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_compiled_kernels_for_a_bfloat16_backbone_are_refused_by_name(tiny: Llamo) -> None:
+    rounded = Llamo(dataclasses.replace(tiny.config, dtype="bfloat16")).eval().requires_grad_(False)
+    with pytest.raises(BackendError, match="backbone in bfloat16"):
+        CaptionRuntime(rounded, "cpu")
+    prefix = MotionPrefix(CaptionRuntime(rounded), BOS)
+    prefix.extend(torch.randn(3, 8))
+    assert torch.isfinite(prefix.log_probabilities([5], EOS)).all()

@@ -12,6 +12,7 @@ from llamo_ros.model.generation import LatentEngine, LatentStep, LatentStream
 from llamo_ros.model.llamo import MOTION, Llamo
 from llamo_ros.model.motion_runtime import MotionRuntime
 from llamo_ros.model.passages import Passage, Prompt, SamplingOptions
+from llamo_ros.model.readers import CompiledReader
 
 BOS = 1
 ENDLESS = {"max_latents": None, "exit_threshold": 2.0}
@@ -182,10 +183,66 @@ def test_endless_motion_holds_a_bounded_number_of_tokens(tiny: Llamo) -> None:
     lengths = []
     for _ in range(100):
         engine.tick()
-        lengths.append(max(slot.length for slot in stream._slots) if stream._slots else 0)
+        lengths.append(max((slot.length for slot in stream._reading.slots), default=0))
     assert max(lengths) == 4 + 11  # prompt, then all latents of the window but the newest
-    assert engine._cache.capacity == 64
+    assert engine._cache.capacity == 128
     assert not stream.is_done
+
+
+@pytest.mark.parametrize(("window", "context"), [(12, 4), (30, 14), (9, 0), (9, 1), (40, 39)])
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+def test_a_window_read_ahead_is_the_window_read_at_once(
+    tiny: Llamo, window: int, context: int, guidance: float
+) -> None:
+    made = []
+    for ticks_ahead in (0, 15):
+        engine = engine_of(tiny, window=window, context=context)
+        assert engine.ticks_ahead == 15
+        engine.ticks_ahead = ticks_ahead
+        stream = engine.open(passage([5, 6, 7], guidance_scale=guidance, max_latents=60), seed=1)
+        stream.append(passage([9, 8], "conversation", guidance_scale=guidance, max_latents=31))
+        stream.append(passage([4], context=min(3, window - 1), guidance_scale=guidance))
+        other = engine.open(passage([9], max_latents=25), seed=2)  # its rows are given back in between
+        steps = run(engine, 130)
+        made.append((latents_of(steps[stream]), latents_of(steps[other])))
+        assert engine._cache.rows <= (1 if guidance == 1.0 else 2) * 2
+    torch.testing.assert_close(made[0], made[1], rtol=1e-3, atol=1e-3)  # the contract
+
+
+def test_a_stream_that_is_changed_or_ends_while_it_reads_ahead_gives_its_rows_back(tiny: Llamo) -> None:
+    engine = engine_of(tiny, window=30, context=14)
+    stream = engine.open(passage([5, 6], guidance_scale=2.0), seed=1)
+    run(engine, 24)
+    assert engine._cache.rows == 4
+    stream.change(passage([7], "conversation", guidance_scale=2.0))
+    assert engine._cache.rows == 2
+    run(engine, 4)
+    assert engine._cache.rows == 4
+    stream.change(passage([7], context=2, guidance_scale=2.0))
+    assert engine._cache.rows == 0
+    run(engine, 22)
+    assert engine._cache.rows == 4
+    stream.cancel()
+    assert engine._cache.rows == 0
+
+
+def test_no_tick_reads_much_more_than_the_others(tiny: Llamo, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = engine_of(tiny, window=75, context=30)
+    counts: list[list[int]] = []
+    whole = CompiledReader.__call__
+
+    def counted(self: CompiledReader, sequences: list[list[int]], *rest: object) -> torch.Tensor:
+        counts.append(sorted(map(len, sequences)))
+        return whole(self, sequences, *rest)
+
+    monkeypatch.setattr(CompiledReader, "__call__", counted)
+    engine.open(passage(list(range(3, 15)), guidance_scale=2.0), seed=1)
+    run(engine, 170)
+    assert counts[0] == [2, 14]  # [BOS], the prompt, [BOM]; without a prompt
+    assert counts[1:61] == [[1, 1]] * 60
+    assert counts[61] == [1, 1, 2, 14]  # beside them, the prompts of the next window
+    assert max(max(passes) for passes in counts[62:76]) <= 3
+    assert sum(sum(passes) for passes in counts[1:]) == 2 * 170 + 3 * (2 + 14 + 2 * 30)
 
 
 def test_a_turn_goes_on_with_the_conversation_also_when_the_window_was_full_just_now(tiny: Llamo) -> None:
@@ -226,7 +283,7 @@ def test_a_conversation_that_would_run_out_of_positions_is_read_anew(tiny: Llamo
         stream.append(passage([7] * 500, "conversation", context=1, max_latents=2))
     for _ in range(18):
         engine.tick()
-        assert all(slot.length <= engine.positions - 2000 + 2 for slot in stream._slots)
+        assert all(slot.length <= engine.positions - 2000 + 2 for slot in stream._reading.slots)
     assert stream.is_done
 
 
@@ -319,16 +376,17 @@ def test_given_motion_is_read_in_its_place_and_the_null_prompt_has_latents_of_it
 def test_at_the_end_of_the_window_given_motion_stays_and_a_lead_is_forgotten(tiny: Llamo) -> None:
     first = given_passage(tiny)
     engine = engine_of(tiny, window=8, context=2)
+    engine.ticks_ahead = 0  # so that all of it is left to be read when the window is full
     stream = engine.open(Passage(first.prompt, first.options, null=first.null), seed=3)
     run(engine, 8)
-    assert stream._unread[0] == [BOS, *first.prompt.ids, tiny.begin_motion, MOTION, MOTION]
-    assert stream._unread[1] == [BOS, tiny.begin_motion, MOTION, MOTION]
-    assert [len(row) for row in stream._context] == [5, 2]
+    assert stream._reading.unread[0] == [BOS, *first.prompt.ids, tiny.begin_motion, MOTION, MOTION]
+    assert stream._reading.unread[1] == [BOS, tiny.begin_motion, MOTION, MOTION]
+    assert [len(row) for row in stream._reading.context] == [5, 2]
     lead = engine.open(Passage(Prompt((5,), lead=first.prompt.latents), first.options), seed=3)
     run(engine, 4)
     assert len(lead._recent) == 7
     run(engine, 1)
-    assert lead._unread[0] == [BOS, 5, tiny.begin_motion, MOTION, MOTION]
+    assert lead._reading.unread[0] == [BOS, 5, tiny.begin_motion, MOTION, MOTION]
 
 
 def test_given_motion_that_does_not_fit_is_refused(tiny: Llamo) -> None:

@@ -60,6 +60,19 @@ def test_the_sampler_follows_the_velocity_field(
     torch.testing.assert_close(sampler(noise, rows, guidance, 12, solver), expected, rtol=1e-4, atol=1e-4)  # float32
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("modulation", ["separable", "joint"])
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_what_is_taken_out_of_the_loop_changes_nothing(modulation: str, backend: str, guidance: float) -> None:
+    torch.manual_seed(0)
+    head = random_head(scale=0.1, modulation=modulation, affine_norm=True)
+    noise, condition, null = torch.randn(3, 8), torch.randn(3, 20), torch.randn(3, 20)
+    expected = followed(guided_field(head, condition, null, guidance), noise, 50, "euler")
+    rows = condition if guidance == 1.0 else torch.cat([condition, null])
+    made = LatentSampler(head, backend=backend)(noise, rows, guidance, 50)
+    assert (made - expected).abs().max() <= 1e-6 * expected.abs().max()  # the contract, in float32
+
+
 def test_training_may_draw_samples_under_autocast() -> None:
     for modulation in ("separable", "joint"):
         sampler = LatentSampler(random_head(modulation=modulation, affine_norm=False))

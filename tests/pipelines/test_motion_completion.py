@@ -194,13 +194,13 @@ def test_the_given_beginning_stands_where_the_layout_says(
     clip, engine = walk(random_clip, 40), pipeline.engine()
     latents = given_motion(tiny, clip).latents
     stream = MotionCompletion(pipeline, layout).open_prediction(engine, clip, "a person walks", guidance_scale=2.0)
-    row, null = stream._latents._unread
+    row, null = stream._latents._reading.unread
     assert null == [tokenizer.bos, tiny.begin_motion, *[MOTION] * 10]
     assert row[len(row) - begin - 1 :] == [tiny.begin_motion, *[MOTION] * begin]
     among = row[: len(row) - begin - 1].count(MOTION)
     assert among == (0 if layout == "prefix" else 10)
     expected = latents.repeat((among + begin) // 10, 1)
-    torch.testing.assert_close(torch.stack(stream._latents._context[0]), expected, rtol=0, atol=0)
+    torch.testing.assert_close(torch.stack(stream._latents._reading.context[0]), expected, rtol=0, atol=0)
 
 
 def test_the_same_seed_makes_the_same_continuation(

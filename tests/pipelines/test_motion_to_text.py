@@ -7,8 +7,8 @@ import pytest
 
 from llamo_ros.core.errors import MotionDataError, ParameterError, PromptError
 from llamo_ros.model.caption_generation import CaptionOptions
+from llamo_ros.model.caption_runtime import CaptionRuntime
 from llamo_ros.model.llamo import Llamo
-from llamo_ros.model.motion_vae import MotionVae
 from llamo_ros.model.text_tokenizer import TextTokenizer
 from llamo_ros.motion.clip import MotionClip
 from llamo_ros.pipelines.caption_stream import CaptionStream
@@ -82,9 +82,9 @@ def test_a_growing_window_gives_the_caption_of_the_whole_window_at_once(
 def test_each_frame_is_encoded_once_whatever_is_captioned(
     captioner: MotionToText, walker: Walker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoded, encode = [], MotionVae.encode
+    encoded, encode = [], CaptionRuntime.encode
     monkeypatch.setattr(
-        MotionVae, "encode", lambda self, x, state=None: encoded.append(x.shape[1]) or encode(self, x, state)
+        CaptionRuntime, "encode", lambda self, x, state=None: encoded.append(x.shape[1]) or encode(self, x, state)
     )
     stream, clip = captioner.open(), walker(200)
     for start in range(0, 200, 10):
