@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seconds", type=float, default=8.0, help="for each operation and size, [s] (default: %(default)s)"
     )
-    parser.add_argument("--core", type=int, help="core to stay on (default: the last one allowed)")
+    parser.add_argument("--core", type=int, help="core to stay on (default: the quietest one)")
     add_result_options(parser, NAME)
     options = parser.parse_args(arguments)
     try:

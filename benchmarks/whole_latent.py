@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--most-streams", type=int, default=MOST_STREAMS, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--length", type=float, default=600.0, help="of the long motion, [s] (default: %(default)s)")
     parser.add_argument("--piece", type=float, default=60.0, help="of it, one row each, [s] (default: %(default)s)")
-    parser.add_argument("--core", type=int, help="core to stay on (default: the last one allowed)")
+    parser.add_argument("--core", type=int, help="core to stay on (default: the quietest one)")
     add_result_options(parser, NAME)
     options = parser.parse_args(arguments)
     on_cpu = options.device == "cpu"
