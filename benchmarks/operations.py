@@ -1,6 +1,6 @@
 """How long each operation of generation takes on one core, against PyTorch, ONNX Runtime and the machine's own limit.
 
-    python benchmarks/operations.py --write-docs                 # everything, about 15 minutes
+    python benchmarks/operations.py --write-docs                 # everything, about 8 minutes
     python benchmarks/operations.py --only backbone --all-instruction-sets --json backbone.json
 
 One thread, bound to one core. The ways to do an operation take turns, so that a busy moment of the machine hits all of
@@ -21,15 +21,16 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from llamo_ros.benchmark.backbone_operation import step_candidates
+from llamo_ros.benchmark.bars import bars_json, operation_bars
 from llamo_ros.benchmark.candidates import Candidate, measure
 from llamo_ros.benchmark.decoder_operation import frame_decoder_candidates, vae_decoder_candidates
 from llamo_ros.benchmark.flow_operation import loop_candidates, sampler_candidates
-from llamo_ros.benchmark.machine import Limits, envelope, why_no_compiler
+from llamo_ros.benchmark.machine import PRECISIONS, Limits, envelope, why_no_compiler
 from llamo_ros.benchmark.results import add_result_options, keep, limits_json
 from llamo_ros.benchmark.tables import operations_table
 from llamo_ros.benchmark.timing import one_core
 from llamo_ros.core.errors import LlamoError
-from llamo_ros.kernels.backends import PRECISIONS, instruction_sets
+from llamo_ros.kernels.backends import instruction_sets
 from llamo_ros.model.config import FlowHeadConfig, preset
 from llamo_ros.training.runs import git_commit
 
@@ -54,14 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="WxN",
         help="width and blocks of the flow head (default: 256x4 to 1536x12)",
     )
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS["cpu"], default=list(PRECISIONS["cpu"]))
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--all-instruction-sets", action="store_true", help="not only the fastest of this machine")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it takes minutes")
     parser.add_argument("--steps", type=int, default=50, help="Euler steps of the flow (default: %(default)s)")
     parser.add_argument(
         "--seconds", type=float, default=8.0, help="for each operation and size, [s] (default: %(default)s)"
     )
-    parser.add_argument("--core", type=int, help="core to stay on (default: the last one allowed)")
+    parser.add_argument("--core", type=int, help="core to stay on (default: the quietest one)")
     add_result_options(parser, NAME)
     options = parser.parse_args(arguments)
     try:
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _print(made)
                 rows += made
         result |= {"steps": options.steps, "rows": rows, "limits": limits_json(limits)}
+        result["bars"] = bars_json(operation_bars(rows))
         keep(result, options, NAME, operations_table)
     except LlamoError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,8 +1,9 @@
 """How long a whole latent takes on one core, how many streams that core serves, and what a process costs.
 
-    python benchmarks/whole_latent.py --write-docs                     # everything, about 15 minutes
+    python benchmarks/whole_latent.py --write-docs                     # everything, about 8 minutes
     python benchmarks/whole_latent.py --only latents --busy "same core" --precisions int8 --json busy.json
     python benchmarks/whole_latent.py --only length --length 600
+    python benchmarks/whole_latent.py --device cuda --write-docs       # a GPU, fed by one core
 
 The way of the generator node: prompt, backbone, flow head, VAE decoder, frames, joints. Times are those of the wall
 clock, of a process that is bound to one core. Four parts:
@@ -23,13 +24,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from llamo_ros.benchmark.bars import bars_json, whole_latent_bars
 from llamo_ros.benchmark.fresh_process import fresh_process
-from llamo_ros.benchmark.machine import envelope
+from llamo_ros.benchmark.machine import PRECISIONS, envelope
 from llamo_ros.benchmark.results import add_result_options, keep
 from llamo_ros.benchmark.tables import whole_latent_table
 from llamo_ros.benchmark.timing import one_core, spread
 from llamo_ros.benchmark.whole_latent import (
     BUSY,
+    MOST_STREAMS,
     PERIOD,
     busy_neighbour,
     long_motion,
@@ -37,8 +40,8 @@ from llamo_ros.benchmark.whole_latent import (
     tick_times,
     usable_cores,
 )
+from llamo_ros.cli.device import device_of
 from llamo_ros.core.errors import LlamoError
-from llamo_ros.kernels.backends import PRECISIONS
 from llamo_ros.pipelines.text_to_motion import TextToMotion
 from llamo_ros.training.runs import git_commit
 
@@ -52,34 +55,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default="llamo-mini", help="model or checkpoint folder (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="(default: all)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(default: %(default)s)")
     parser.add_argument(
-        "--precisions", nargs="+", choices=PRECISIONS["cpu"], default=list(PRECISIONS["cpu"]), help="(default: all)"
+        "--precisions",
+        nargs="+",
+        choices=PRECISIONS,
+        help="of compiled kernels on a CPU (default: all; on a GPU what the model has)",
     )
-    parser.add_argument("--busy", nargs="+", choices=BUSY, default=list(BUSY), help="the neighbour (default: each)")
+    parser.add_argument("--busy", nargs="+", choices=BUSY, help="the neighbour (default: each; on a GPU none)")
     parser.add_argument("--seconds", type=float, default=75.0, help="motion of the latents (default: %(default)s)")
     parser.add_argument("--ticks", type=int, default=40, help="for each number of streams (default: %(default)s)")
+    parser.add_argument("--most-streams", type=int, default=MOST_STREAMS, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--length", type=float, default=600.0, help="of the long motion, [s] (default: %(default)s)")
     parser.add_argument("--piece", type=float, default=60.0, help="of it, one row each, [s] (default: %(default)s)")
-    parser.add_argument("--core", type=int, help="core to stay on (default: the last one allowed)")
+    parser.add_argument("--core", type=int, help="core to stay on (default: the quietest one)")
     add_result_options(parser, NAME)
     options = parser.parse_args(arguments)
+    on_cpu = options.device == "cpu"
+    options.busy = options.busy or (list(BUSY) if on_cpu else ["no"])
+    precisions: Sequence[str | None] = options.precisions or (PRECISIONS if on_cpu else (None,))
     try:
-        result = envelope("whole latents on one core", git_commit()) | {"checkpoint": options.checkpoint}
+        result = envelope(f"whole latents on {'one core' if on_cpu else 'a GPU'}", git_commit())
+        result["checkpoint"] = options.checkpoint
         result["latents"], result["streams"], result["long_motion"] = [], [], []
-        for precision in options.precisions:
+        for precision in precisions:
             _one_precision(options, precision, result)
-        result["processes"] = _processes(options) if "process" in options.only else []
-        keep(result, options, NAME, whole_latent_table)
+        result["processes"] = _processes(options, precisions) if on_cpu and "process" in options.only else []
+        result["bars"] = bars_json(whole_latent_bars(result)) if on_cpu else []
+        keep(result, options, NAME if on_cpu else f"{NAME}_gpu", whole_latent_table)
     except LlamoError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _one_precision(options: argparse.Namespace, precision: str, result: dict[str, Any]) -> None:
-    """Add what is measured in this process, with weights of one precision, to the result."""
+def _one_precision(options: argparse.Namespace, precision: str | None, result: dict[str, Any]) -> None:
+    """Add what is measured in this process, with weights of one precision, to the result; None is the model's own."""
     cores = usable_cores()
-    pipeline = TextToMotion.from_checkpoint(options.checkpoint, precision=precision)
+    pipeline = TextToMotion.from_checkpoint(options.checkpoint, device_of(options.device), precision=precision)
+    precision = precision or "as stored"
     pipeline.warm_up()
     with one_core(options.core) as core:
         print(f"{options.checkpoint}, {precision}, core {core}", flush=True)
@@ -91,9 +105,11 @@ def _one_precision(options: argparse.Namespace, precision: str, result: dict[str
             figures = ", ".join(f"{name} {row[f'{name}_ms']:.2f}" for name in ("p50", "p90", "p99", "max"))
             print(f"  latents, busy neighbour: {busy:14} {figures} ms, {row['real_time']:.1f} x real time", flush=True)
         if "streams" in options.only:
-            found = streams_in_real_time(pipeline, options.ticks, progress=lambda line: print(f"  {line}", flush=True))
+            found = streams_in_real_time(
+                pipeline, options.ticks, options.most_streams, progress=lambda line: print(f"  {line}", flush=True)
+            )
             result["streams"].append({"precision": precision, **found})
-            print(f"  one core makes {found['streams']} streams in real time", flush=True)
+            print(f"  {found['streams']} streams together in real time", flush=True)
         if "length" in options.only:
             rows = long_motion(pipeline, options.length, options.piece)
             result["long_motion"].append({"precision": precision, "seconds": options.length, "rows": rows})
@@ -103,13 +119,13 @@ def _one_precision(options: argparse.Namespace, precision: str, result: dict[str
             )
 
 
-def _processes(options: argparse.Namespace) -> list[dict[str, Any]]:
+def _processes(options: argparse.Namespace, precisions: Sequence[str | None]) -> list[dict[str, Any]]:
     """Rows of fresh processes. They may use any core, as a node may."""
     kinds = [("the pipeline", ())]
     if importlib.util.find_spec("rclpy") is not None:
         kinds.append(("the pipeline and ROS 2", (NODE,)))
     rows = []
-    for precision in options.precisions:
+    for precision in precisions:
         for imports, modules in kinds:
             fresh_process(options.checkpoint, precision, 1.0, modules)  # the files are in the system's cache
             found = fresh_process(options.checkpoint, precision, import_first=modules)

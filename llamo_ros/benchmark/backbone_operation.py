@@ -59,6 +59,7 @@ def step_candidates(
     if why_not_compiled:
         candidates.append(Candidate("torch.compile", None, why_not=why_not_compiled))
     elif compiled:
+        torch.compiler.reset()
         made = torch.compile(eager_step, fullgraph=True)
 
         def run_compiled() -> Tensor:

@@ -13,7 +13,12 @@ from llamo_ros.benchmark.machine import Limits, Work
 from llamo_ros.benchmark.timing import spread, take_turns
 from llamo_ros.core.errors import LlamoError
 
-AGREEMENT = {"float32": 1e-4, "bfloat16": 0.03, "int8": 0.1}  # of the largest value; the exact ones are in the tests
+AGREEMENT = {
+    "float32": 1e-4,
+    "bfloat16": 0.03,
+    "int8": 0.1,
+    "float8": 0.2,
+}  # of the largest value; the exact ones are in the tests
 
 
 class DisagreementError(LlamoError, AssertionError):
@@ -47,6 +52,8 @@ def measure(
     limits: Limits | None,
     seconds: float,
     details: Mapping[str, object] | None = None,
+    *,
+    is_strict: bool = True,
 ) -> list[dict[str, object]]:
     """A row for each candidate: its times, the limit of the machine, the ratio, and how much faster than the first.
 
@@ -56,23 +63,32 @@ def measure(
         limits: Of this machine; None leaves them out.
         seconds: For all candidates together, [s].
         details: Further entries of each row.
+        is_strict: False turns a candidate that fails or computes something else into a row that says so, for runs on
+            machines that one cannot come back to. The first must succeed.
 
     Raises:
-        DisagreementError: a candidate computes something else.
+        DisagreementError: a candidate computes something else, and `is_strict`.
     """
     able = {_key(candidate): candidate for candidate in candidates if candidate.run is not None}
     first = next(iter(able.values()))
     wanted = torch.as_tensor(first.run()).float()
-    for candidate in list(able.values())[1:]:
-        check(candidate, torch.as_tensor(candidate.run()).float(), wanted, first.name)
+    failed: dict[str, str] = {}
+    for key, candidate in list(able.items())[1:]:
+        try:
+            check(candidate, torch.as_tensor(candidate.run()).float(), wanted, first)
+        except Exception as error:
+            if is_strict:
+                raise
+            del able[key]
+            failed[key] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     times = take_turns({key: candidate.run for key, candidate in able.items()}, seconds)
     base = float(np.median(times[_key(first)]))
     rows = []
     for candidate in candidates:
         row: dict[str, object] = {"operation": operation, **(details or {}), "candidate": candidate.name}
         row |= {"precision": candidate.precision, "instruction_set": candidate.instruction_set}
-        if candidate.run is None:
-            rows.append(row | {"not_run": candidate.why_not})
+        if _key(candidate) not in able:
+            rows.append(row | {"not_run": failed.get(_key(candidate), candidate.why_not)})
             continue
         row |= spread(times[_key(candidate)])
         row["speedup"] = 1e3 * base / row["p50_ms"]
@@ -83,14 +99,14 @@ def measure(
     return rows
 
 
-def check(candidate: Candidate, actual: Tensor, wanted: Tensor, by: str) -> None:
-    """Raise DisagreementError unless two results agree as far as the precision allows."""
+def check(candidate: Candidate, actual: Tensor, wanted: Tensor, by: Candidate) -> None:
+    """Raise DisagreementError unless two results agree as far as the precisions of both allow."""
     if actual.shape != wanted.shape:
-        raise DisagreementError(f"{candidate.name} gives {tuple(actual.shape)}, {by} {tuple(wanted.shape)}.")
+        raise DisagreementError(f"{candidate.name} gives {tuple(actual.shape)}, {by.name} {tuple(wanted.shape)}.")
     error = ((actual - wanted).abs().max() / wanted.abs().max()).item()
-    if not error <= AGREEMENT[candidate.precision]:
+    if not error <= max(AGREEMENT[candidate.precision], AGREEMENT[by.precision]):
         raise DisagreementError(
-            f"{candidate.name} ({candidate.precision}) differs from {by} by {error:.1e} of the largest value; "
+            f"{candidate.name} ({candidate.precision}) differs from {by.name} by {error:.1e} of the largest value; "
             "nothing was timed. Run the tests of the kernels."
         )
 

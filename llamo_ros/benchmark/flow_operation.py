@@ -134,6 +134,7 @@ def loop_candidates(
     if why_not_compiled:
         candidates.append(Candidate("torch.compile", None, why_not=why_not_compiled))
     elif compiled:
+        torch.compiler.reset()  # a function is compiled anew for new weights only a few times, then silently not at all
         candidates.append(Candidate("torch.compile", compiled_loop(weights, noise, time, condition)))
     for name in instruction_sets:
         for precision in precisions:
@@ -146,16 +147,25 @@ def loop_candidates(
 def compiled_loop(
     weights: FlowHeadWeights, noise_BZ: Tensor, time_SM: Tensor, condition_BM: Tensor, **options: object
 ) -> Callable[[], Tensor]:
-    """The Euler loop around one step that torch.compile has made, with `options` for it."""
-    step = torch.compile(
-        lambda x, modulation: x + reference.velocity_field(weights, x, modulation) / len(time_SM), **options
-    )
+    """The Euler loop around one step that torch.compile has made, with `options` for it.
+
+    In mode "max-autotune" the step is a CUDA graph, whose output lies where the next call writes: it is copied first.
+    """
+    is_graph = options.get("mode") == "max-autotune"
+
+    def step(x_BZ: Tensor, modulation_BM: Tensor) -> Tensor:
+        return x_BZ + reference.velocity_field(weights, x_BZ, modulation_BM) / len(time_SM)
+
+    compiled_step = torch.compile(step, **options)
 
     def run() -> Tensor:
         x_BZ = noise_BZ
         with torch.inference_mode():
             for k in range(len(time_SM)):
-                x_BZ = step(x_BZ, time_SM[k] + condition_BM)
+                if is_graph:
+                    torch.compiler.cudagraph_mark_step_begin()
+                x_BZ = compiled_step(x_BZ, time_SM[k] + condition_BM)
+                x_BZ = x_BZ.clone() if is_graph else x_BZ
         return x_BZ
 
     return run

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import torch
 
+from llamo_ros.core.errors import BackendError
+from llamo_ros.kernels import backends
 from llamo_ros.kernels.backends import instruction_sets
 from llamo_ros.kernels.machine_probe import multiply_add_rate, read_bandwidth
 
-BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}  # of a weight
+PRECISIONS = backends.PRECISIONS["cpu"]  # of the compiled kernels on a CPU
+BYTES = {"float32": 4, "bfloat16": 2, "int8": 1, "float8": 1}  # of a weight
 
 
 @dataclass(frozen=True)
@@ -69,16 +72,16 @@ class Limits:
 
 
 def machine_facts() -> dict[str, object]:
-    """Processor, caches, cores, load and versions, as JSON values.
-
-    Raises:
-        BackendError: the kernels are not built.
-    """
+    """Processor, caches, cores, load and versions, as JSON values; without the kernels no instruction sets."""
+    try:
+        usable = list(instruction_sets())
+    except BackendError:  # on a machine that has a GPU to measure
+        usable = []
     return {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "caches": caches(),
-        "instruction_sets": list(instruction_sets()),
+        "instruction_sets": usable,
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "memory_gb": _memory_gb(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

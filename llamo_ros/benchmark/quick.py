@@ -29,7 +29,7 @@ class QuickSettings:
         motion_seconds: Motion that is made for the whole latent, [s].
         stream_ticks: Timed ticks for each number of streams.
         with_process: Whether to start a fresh process as well.
-        core: Core to stay on; None takes the last one allowed.
+        core: Core to stay on; None takes the quietest one.
     """
 
     operation_seconds: float = 1.5

@@ -66,7 +66,7 @@ def caption(result: dict[str, Any]) -> str:
     return (
         made
         + f" Load of the machine at the beginning: {machine['load']}."
-        + (" **Other programs were running: these figures are too high.**" if result.get("busy_machine") else "")
+        + (" **Other programs were running: the times are too long.**" if result.get("busy_machine") else "")
     )
 
 
@@ -90,15 +90,15 @@ def operations_table(result: dict[str, Any]) -> str:
         "instructions",
         "p50 [ms]",
         "p99 [ms]",
-        "against the first",
-        "limit",
+        "speed",
+        "of the limit [ms]",
     )
-    return f"{caption(result)}\n\n{markdown(header, rows)}\n\n{_limits(result['limits'])}"
+    return f"{caption(result)}\n\n{_bars(result)}{markdown(header, rows)}\n\n{_limits(result['limits'])}"
 
 
 def whole_latent_table(result: dict[str, Any]) -> str:
     """The tables of benchmarks/whole_latent.py."""
-    parts = [caption(result)]
+    parts = [caption(result), *([_bars(result).strip()] if result.get("bars") else [])]
     rows = [
         [row["precision"], row["busy"], row["p50_ms"], row["p90_ms"], row["p99_ms"], row["max_ms"],
          f"{row['real_time']:.0f} x", row["calls"]]
@@ -116,14 +116,14 @@ def whole_latent_table(result: dict[str, Any]) -> str:
             [row["streams"], row["p50_ms"], row["p99_ms"], row["mean_ms"], "yes" if row["keeps_up"] else "no"]
             for row in found["rows"]
         ]
-        said = f"One core makes {found['streams']} streams together in real time ({found['precision']}):"
+        said = f"{found['streams']} streams together are made in real time (weights {found['precision']}):"
         parts.append(f"{said}\n\n{markdown(header, rows)}")
     for found in result.get("long_motion", []):
         header = ("from [s]", "p50 [ms]", "p99 [ms]", "mean [ms]")
         rows = [[row["from_s"], row["p50_ms"], row["p99_ms"], row["mean_ms"]] for row in found["rows"]]
         means = [row["mean_ms"] for row in found["rows"]]
         growth = f"last piece / first piece: {means[-1] / means[0]:.2f}"
-        said = f"One motion of {found['seconds']:g} s ({found['precision']}); mean cost, {growth}:"
+        said = f"One motion of {found['seconds']:g} s (weights {found['precision']}); mean cost, {growth}:"
         parts.append(f"{said}\n\n{markdown(header, rows)}")
     return "\n\n".join(parts)
 
@@ -132,16 +132,30 @@ def gpu_table(result: dict[str, Any]) -> str:
     """The table of benchmarks/gpu_flow_sampler.py."""
     rows = []
     for row in result["rows"]:
-        named = [row["size"], row["batch"], row["candidate"], row["precision"]]
+        named = [row["operation"], row["size"], row["batch"], row["candidate"], row["precision"]]
         if "not_run" in row:
             rows.append([*named, f"not run: {row['not_run']}", None, None, None])
             continue
         limit = f"{row['to_limit']:.2f} x {_number(row['limit_ms'])} ({row['bound']})" if "to_limit" in row else None
         rows.append([*named, row["p50_ms"], row["p99_ms"], f"{_number(row['speedup'])} x", limit])
-    header = ("size", "latents", "how", "weights", "p50 [ms]", "p99 [ms]", "speed", "limit")
+    header = ("operation", "size", "latents", "how", "weights", "p50 [ms]", "p99 [ms]", "speed", "of the limit [ms]")
     limits = result["limits"]
     said = f"Measured limits: {_number(limits['bandwidth'] / 1e9)} GB/s, {_number(limits['rate'] / 1e12)} TFLOP/s."
     return f"{caption(result)}\n\n{markdown(header, rows)}\n\n{said}"
+
+
+def _bars(result: dict[str, Any]) -> str:
+    """What the figures have to be, with an empty line behind; empty if there is nothing to say."""
+    rows = [
+        [
+            bar["name"],
+            bar["value"],
+            f"{'>=' if bar['is_least'] else '<='} {bar['bar']:g}",
+            "yes" if bar["holds"] else "NO",
+        ]
+        for bar in result.get("bars", [])
+    ]
+    return markdown(("figure", "measured", "bar", "holds"), rows) + "\n\n" if rows else ""
 
 
 def _limits(limits: dict[str, Any]) -> str:

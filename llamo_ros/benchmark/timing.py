@@ -6,11 +6,13 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
 
 LEAST = 3  # timed calls of whatever is slow
+LOOK = 0.3  # [s] for which cores are watched to find the quietest
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float]:
@@ -65,7 +67,7 @@ def one_core(core: int | None = None) -> Iterator[int | None]:
     """Stay on one core, with one thread of PyTorch; afterwards everything is as it was.
 
     Args:
-        core: Which; None takes the last one allowed. Threads that run already stay where they are.
+        core: Which; None takes the one with the least to do at present. Threads that run already stay where they are.
 
     Yields:
         The core; None where the system cannot bind a process (not Linux).
@@ -75,10 +77,30 @@ def one_core(core: int | None = None) -> Iterator[int | None]:
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     try:
         if allowed is not None:
-            core = max(allowed) if core is None else core
+            core = quietest_core(allowed) if core is None else core
             os.sched_setaffinity(0, {core})
         yield core if allowed is not None else None
     finally:
         if allowed is not None:
             os.sched_setaffinity(0, allowed)
         torch.set_num_threads(threads)
+
+
+def quietest_core(cores: set[int]) -> int:
+    """The core that has the least to do for a moment; the last one where the system does not say."""
+    before = _idle_time()
+    if not cores <= before.keys():
+        return max(cores)
+    time.sleep(LOOK)
+    after = _idle_time()
+    return max(cores, key=lambda core: (after[core] - before[core], core))
+
+
+def _idle_time() -> dict[int, int]:
+    """How long each core has been idle since the system started, in ticks of its clock; empty if it does not say."""
+    try:
+        lines = Path("/proc/stat").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return {}
+    cells = [line.split() for line in lines if line.startswith("cpu") and line[3:4].isdigit()]
+    return {int(name[3:]): int(values[3]) for name, *values in cells}

@@ -9,7 +9,7 @@ import math
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -28,7 +28,7 @@ PROMPTS = (
     "a person stands still",
 )
 EACH = 25.0  # [s] of motion of a prompt: long enough that its window is read anew on the way
-MOST_STREAMS = 256
+MOST_STREAMS = 1024
 BUSY = ("no", "same machine", "same core")
 WARM_UP = 3  # ticks that read the prompts and fill the caches
 
@@ -77,18 +77,18 @@ def long_motion(pipeline: TextToMotion, seconds: float, piece: float = 60.0) -> 
 def streams_in_real_time(
     pipeline: TextToMotion,
     ticks: int = 40,
-    counts: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, MOST_STREAMS),
+    most: int = MOST_STREAMS,
     progress: Progress = quiet,
 ) -> dict[str, object]:
     """How many streams one core makes together without falling behind.
 
-    A number of streams keeps up if its ticks take no longer than what they make plays, on the mean. The numbers are
-    tried from the first on until one does not; then the largest that does is searched for between the last two.
+    A number of streams keeps up if its ticks take no longer than what they make plays, on the mean. It is doubled from
+    1 on until it does not; then the largest that does is searched for between the last two, to an eighth.
 
     Args:
         pipeline: What makes them.
         ticks: Timed ticks for each number.
-        counts: Numbers to try, ascending.
+        most: Streams at most.
         progress: Told what was found.
 
     Returns:
@@ -104,11 +104,9 @@ def streams_in_real_time(
         return mean <= PERIOD
 
     good, bad = 0, None
-    for count in counts:
-        if not keeps_up(count):
-            bad = count
-            break
-        good = count
+    while bad is None and good < most:
+        count = min(most, max(1, 2 * good))
+        good, bad = (count, None) if keeps_up(count) else (good, count)
     while bad is not None and good and bad - good > max(1, good // 8):
         middle = (good + bad) // 2
         good, bad = (middle, bad) if keeps_up(middle) else (good, middle)

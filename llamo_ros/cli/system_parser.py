@@ -59,4 +59,4 @@ def add_system_commands(commands: Any) -> None:
         default=True,
         help="start a fresh process to see how soon it moves and what memory it takes (default: on)",
     )
-    bench.add_argument("--core", type=whole, help="core to stay on (default: the last one allowed)")
+    bench.add_argument("--core", type=whole, help="core to stay on (default: the quietest one)")

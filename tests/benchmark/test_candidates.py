@@ -12,15 +12,14 @@ from llamo_ros.benchmark.backbone_operation import step_candidates, step_work
 from llamo_ros.benchmark.candidates import Candidate, DisagreementError, measure
 from llamo_ros.benchmark.decoder_operation import frame_decoder_candidates, stack_work, vae_decoder_candidates
 from llamo_ros.benchmark.flow_operation import loop_candidates, loop_work, sampler_candidates
-from llamo_ros.benchmark.machine import Limits, Work
+from llamo_ros.benchmark.machine import PRECISIONS, Limits, Work
 from llamo_ros.kernels.backbone_step import BranchWeights, LayerWeights
-from llamo_ros.kernels.backends import PRECISIONS, instruction_sets
+from llamo_ros.kernels.backends import instruction_sets
 from llamo_ros.kernels.causal_stack import Convolution, Repeat
 from llamo_ros.model.config import FlowHeadConfig, preset
 
 TINY = preset("tiny")
 SETS = instruction_sets()
-PRECISIONS_HERE = PRECISIONS["cpu"]
 
 
 class FixedLimits(Limits):
@@ -81,20 +80,20 @@ def test_what_cannot_run_has_a_row_that_says_why() -> None:
 @pytest.mark.parametrize("modulation", ["separable", "joint"])
 def test_all_ways_through_the_flow_head_agree(modulation: str, guided: bool) -> None:
     config = FlowHeadConfig(width=64, blocks=2, modulation=modulation, affine_norm=modulation == "joint")
-    candidates = sampler_candidates(config, PRECISIONS_HERE, guided, steps=4)
-    assert [candidate.precision for candidate in candidates if candidate.name == "kernel"] == list(PRECISIONS_HERE)
+    candidates = sampler_candidates(config, PRECISIONS, guided, steps=4)
+    assert [candidate.precision for candidate in candidates if candidate.name == "kernel"] == list(PRECISIONS)
     assert_all_ran(measure("flow sampler", candidates, FixedLimits(), 1e-9))
 
 
 def test_all_instruction_sets_go_through_the_flow_loop() -> None:
-    candidates = loop_candidates(64, 2, PRECISIONS_HERE, SETS, rows=2, steps=4, why_not_compiled="not now")
+    candidates = loop_candidates(64, 2, PRECISIONS, SETS, rows=2, steps=4, why_not_compiled="not now")
     assert [candidate.instruction_set for candidate in candidates if candidate.precision == "int8"] == list(SETS)
     assert_all_ran(measure("flow loop", candidates, FixedLimits(), 1e-9))
 
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_all_ways_through_the_backbone_agree(rows: int) -> None:
-    candidates = step_candidates(TINY.backbone, PRECISIONS_HERE, SETS, rows=rows, length=5, why_not_compiled="not now")
+    candidates = step_candidates(TINY.backbone, PRECISIONS, SETS, rows=rows, length=5, why_not_compiled="not now")
     made = measure("backbone step", candidates, FixedLimits(), 1e-9)
     assert_all_ran(made)
     has_onnx = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
@@ -106,9 +105,7 @@ def test_all_ways_through_the_backbone_agree(rows: int) -> None:
 @pytest.mark.parametrize("name", ["tiny", "mini"])
 def test_all_ways_through_the_decoder_agree(name: str) -> None:
     config = preset(name).vae if name == "tiny" else TINY.vae
-    assert_all_ran(
-        measure("VAE decoder", vae_decoder_candidates(config, PRECISIONS_HERE, SETS, 2), FixedLimits(), 1e-9)
-    )
+    assert_all_ran(measure("VAE decoder", vae_decoder_candidates(config, PRECISIONS, SETS, 2), FixedLimits(), 1e-9))
     assert_all_ran(measure("frames and joints", frame_decoder_candidates(), None, 1e-9))
 
 
@@ -124,3 +121,14 @@ def test_work_counts_weights_and_products() -> None:
     )
     operations = [Convolution(torch.zeros(3, 2)), Repeat(4), Convolution(torch.zeros(5, 6), kernel=2)]
     assert stack_work(operations, "float32", batch=2) == Work(4 * 36, 1, 2.0 * (2 * 6 + 8 * 30))
+
+
+def test_where_it_is_not_strict_a_failure_becomes_a_row() -> None:
+    def fail() -> torch.Tensor:
+        raise RuntimeError("out of\nmemory")
+
+    right, wrong = Candidate("a", lambda: torch.ones(1)), Candidate("b", lambda: torch.zeros(1))
+    rows = measure("nothing", [right, wrong, Candidate("c", fail)], None, 1e-9, is_strict=False)
+    assert rows[0]["calls"] >= 3
+    assert rows[1]["not_run"].startswith("DisagreementError: b (float32) differs from a")
+    assert rows[2]["not_run"] == "RuntimeError: out of memory"

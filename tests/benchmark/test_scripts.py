@@ -49,6 +49,7 @@ def test_operations_are_measured_and_written(document: Path, capsys: pytest.Capt
     table = section(document.read_text(), "operations")
     assert "| flow loop | 32 x 1 | torch.compile | float32 | - | not run: left out by --no-compile |" in table
     assert "**Other programs were running" in table
+    assert "| figure | measured | bar | holds |" not in table  # 32 x 1 is held to none
     assert result["commit"][:12] in table
     assert "x the first" in capsys.readouterr().out
 
@@ -65,7 +66,8 @@ def test_whole_latents_are_measured_and_written(document: Path, tmp_path: Path) 
     assert [row["precision"] for row in result["latents"]] == ["int8", "float32"]
     table = section(document.read_text(), "whole_latent")
     assert "| int8 | no |" in table
-    assert "One motion of 1 s (float32)" in table
+    assert "| whole latent, int8, p50 [ms] |" in table
+    assert "One motion of 1 s (weights float32)" in table
 
 
 def test_a_missing_checkpoint_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,3 +79,26 @@ def test_the_document_must_be_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.chdir(tmp_path)
     words = "--preset tiny --only decoder --precisions int8 --seconds 1e-9 --write-docs"
     assert script("operations").main(words.split()) == 1
+
+
+def test_the_gpu_benchmark_tries_its_eager_parts_on_a_cpu(document: Path) -> None:
+    words = "--device cpu --sizes 32x2 --batches 1 3 --steps 2 --seconds 1e-9 --write-docs --commit abc"
+    assert script("gpu_flow_sampler").main(words.split()) == 0
+    result = json.loads(Path("benchmarks/results/gpu_flow_sampler.json").read_text())
+    rows = [row for row in result["rows"] if row["operation"] == "flow sampler" and row["batch"] == 3]
+    assert [row["candidate"] for row in rows if "not_run" not in row] == [
+        "eager PyTorch, naive",
+        "eager PyTorch, hoisted",
+    ]
+    assert {row["not_run"] for row in rows if "not_run" in row} == {"needs an NVIDIA GPU"}
+    assert result["limits"]["bandwidth"] > 0
+    assert "| flow loop | 32 x 2 | 3 | kernel, persistent | bfloat16 | not run: needs an NVIDIA GPU |" in section(
+        document.read_text(), "gpu_flow_sampler"
+    )
+
+
+def test_the_gpu_benchmark_wants_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="2"):
+        script("gpu_flow_sampler").main([])
+    assert "there is no GPU that PyTorch can use" in capsys.readouterr().err

@@ -20,7 +20,12 @@ from llamo_ros.benchmark.tables import (
 from llamo_ros.core.errors import ParameterError
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLES = {"operations": operations_table, "whole_latent": whole_latent_table, "gpu_flow_sampler": gpu_table}
+TABLES = {
+    "operations": operations_table,
+    "whole_latent": whole_latent_table,
+    "whole_latent_gpu": whole_latent_table,
+    "gpu_flow_sampler": gpu_table,
+}
 
 
 def test_numbers_have_three_digits() -> None:

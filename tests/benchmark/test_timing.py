@@ -7,7 +7,8 @@ import os
 import pytest
 import torch
 
-from llamo_ros.benchmark.timing import LEAST, one_core, spread, take_turns
+from llamo_ros.benchmark import timing
+from llamo_ros.benchmark.timing import LEAST, one_core, quietest_core, spread, take_turns
 
 
 def test_a_spread_is_in_milliseconds() -> None:
@@ -34,3 +35,11 @@ def test_one_core_is_left_as_it_was_found() -> None:
         assert torch.get_num_threads() == 1
         raise ZeroDivisionError
     assert (os.sched_getaffinity(0), torch.get_num_threads()) == (cores, threads)
+
+
+def test_the_quietest_core_is_the_one_that_was_idle_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "LOOK", 0.0)
+    for times, core in (([{0: 5, 1: 9, 2: 0}, {0: 8, 1: 10, 2: 9}], 0), ([{}], 1), ([{0: 1, 1: 1}, {0: 2, 1: 2}], 1)):
+        readings = iter(times)
+        monkeypatch.setattr(timing, "_idle_time", lambda readings=readings: next(readings))
+        assert quietest_core({0, 1}) == core

@@ -61,6 +61,7 @@ def test_the_search_ends_at_the_most_streams_that_keep_up(
     assert tried == sorted(set(tried))
     assert [row["keeps_up"] for row in found["rows"]] == [count <= 10 for count in tried]
     assert len(told) == len(tried)
+    assert streams_in_real_time(pipeline, ticks=1, most=6)["streams"] == 6
     monkeypatch.setattr(whole_latent, "_ticks_of_many", lambda *_: [2 * PERIOD])
     assert streams_in_real_time(pipeline)["streams"] == 0
 
