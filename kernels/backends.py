@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -90,6 +91,27 @@ def choose(requested: str, device: torch.device, instruction_set: str | None, pr
             f"instruction_set {instruction_set!r} does not run on this machine. It has: {', '.join(available)}."
         )
     return Choice(backend, instruction_set or available[0], precision)
+
+
+def check_threads(threads: int, backend: str) -> None:
+    """Refuse a number of threads that cannot be.
+
+    Args:
+        threads: How many compute one call, the caller included.
+        backend: "reference" or "cpu".
+
+    Raises:
+        ParameterError: `threads` is not a whole number from 1 to the cores that this process may use.
+        BackendError: more than one for "reference", whose threads PyTorch manages.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not isinstance(threads, int) or not 1 <= threads <= cores:
+        raise ParameterError(f"threads is {threads!r}, expected 1 to {cores}, the cores that this process may use.")
+    if threads > 1 and backend == "reference":
+        raise BackendError(
+            f"threads {threads} means nothing to backend 'reference', which uses those of torch.set_num_threads(). "
+            "Leave it out, or ask for backend='cpu'."
+        )
 
 
 def compiled_kernels(operation: str) -> ModuleType:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from llamo_ros.core.errors import ParameterError, ShapeError
-from llamo_ros.kernels.backends import choose, compiled_kernels, instruction_sets
+from llamo_ros.kernels.backends import check_threads, choose, compiled_kernels, instruction_sets
 from llamo_ros.kernels.flow_sampler import reference
 
 __all__ = ["FlowHeadWeights", "FlowSampler", "instruction_sets"]
@@ -82,32 +82,38 @@ class FlowSampler:
         backend: str = "auto",
         instruction_set: str | None = None,
         precision: str = "float32",
+        threads: int = 1,
     ) -> None:
         """Copy and pack the weights. Later changes to `weights` have no effect: build a new sampler.
 
         Args:
             weights: Float32, all on one device, N >= 1.
             backend: "auto" (the compiled kernel for tensors in main memory, the reference elsewhere), "reference"
-                (PyTorch) or "cpu" (compiled, one thread).
+                (PyTorch) or "cpu" (compiled).
             instruction_set: For the "cpu" backend: one of :func:`instruction_sets`. None takes the fastest.
             precision: For the "cpu" backend: in which the blocks' weights are kept, "float32", "bfloat16" or "int8".
                 Sums are float32, of int8 exact; input and output layer stay float32.
+            threads: For the "cpu" backend: how many share a call, the caller included. Latents are the same, bit for
+                bit. Helpers take only cores that nobody else wants.
 
         Raises:
             ShapeError: the shapes do not fit together.
-            ParameterError: a tensor is not float32, or not finite, or on another device than the first.
-            BackendError: the backend, instruction set or precision cannot run here, or the kernels are not built.
+            ParameterError: a tensor is not float32, or not finite, or on another device than the first, or `threads` is
+                not from 1 to the cores that this process may use.
+            BackendError: the backend, instruction set, precision or threads cannot run here, or the kernels are not
+                built.
         """
         _check_weights(weights)
         self.device = weights.input_weight.device
         self.width, self.latent_channels = weights.input_weight.shape
         self.blocks = len(weights.first_weight)
         self.backend, self.instruction_set, self.precision = choose(backend, self.device, instruction_set, precision)
+        check_threads(threads, self.backend)
         if self.backend == "cpu":
             kernels = compiled_kernels("flow_sampler")
             arrays = (tensor.detach().contiguous().numpy() for tensor in weights.tensors().values())
             self._weights = kernels.FlowSamplerWeights(
-                *arrays, instruction_set=self.instruction_set, precision=precision
+                *arrays, instruction_set=self.instruction_set, precision=precision, threads=threads
             )
             self._sample = kernels.flow_sampler
         else:
