@@ -169,6 +169,27 @@ def check_triton(device: torch.device, precision: str = "float32") -> None:
         raise BackendError(f"backend 'triton' cannot run. {reason}")
 
 
+def check_threads(threads: int, backend: str) -> None:
+    """Refuse a number of threads that cannot be.
+
+    Args:
+        threads: How many compute one call, the caller included.
+        backend: "reference", "cpu" or "triton".
+
+    Raises:
+        ParameterError: `threads` is not a whole number from 1 to the cores that this process may use.
+        BackendError: more than one for another backend than "cpu".
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not isinstance(threads, int) or not 1 <= threads <= cores:
+        raise ParameterError(f"threads is {threads!r}, expected 1 to {cores}, the cores that this process may use.")
+    if threads > 1 and backend != "cpu":
+        own = "which uses those of torch.set_num_threads()" if backend == "reference" else "which runs on a GPU"
+        raise BackendError(
+            f"threads {threads} means nothing to backend {backend!r}, {own}. Leave it out, or ask for backend='cpu'."
+        )
+
+
 def compiled_kernels(operation: str) -> ModuleType:
     """The extension module ``llamo_ros._kernels``, which holds every compiled kernel.
 

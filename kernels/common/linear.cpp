@@ -18,6 +18,8 @@ namespace {
 
 constexpr std::int64_t kGroup = 4;  // inputs of which int8 products are summed together
 
+LLAMO_INLINE std::int64_t end_of(const Linear& layer, const Rows& rows) { return std::min(rows.end, layer.padded); }
+
 // ----------------------------------------------------------------------------------------------------- float weights
 
 LLAMO_INLINE float from_bits(std::uint32_t bits) {
@@ -84,7 +86,7 @@ struct FloatLoops {
 
   template <bool PAIRS>
   static LLAMO_INLINE void multiply(const Linear& layer, const Rows& rows) {
-    for (std::int64_t o = 0; o < layer.padded; o += kPanel)
+    for (std::int64_t o = rows.begin; o < end_of(layer, rows); o += kPanel)
       some_rows<PAIRS, MAX_ROWS>(layer, o, rows.in, rows.in_stride, rows.out, rows.out_stride, rows.count);
   }
 };
@@ -95,7 +97,7 @@ struct FloatLoops {
 template <typename Whole>
 LLAMO_INLINE float quantise(const float* LLAMO_RESTRICT x, std::int64_t count, int offset, Whole* LLAMO_RESTRICT out) {
   constexpr std::int32_t kInfinity = 0x7f800000;
-  std::int32_t largest = 0;  // sizes of floats are ordered like their bits, and compilers vectorise the maximum of these
+  std::int32_t largest = 0;  // sizes of floats are ordered like their bits, whose maximum compilers vectorise
   for (std::int64_t i = 0; i < count; ++i) {
     std::int32_t bits;
     std::memcpy(&bits, x + i, sizeof bits);
@@ -130,7 +132,7 @@ void multiply_int8_portable(const Linear& layer, const Rows& rows) {
   for (std::int64_t r = 0; r < rows.count; ++r) {
     std::int16_t* const x = rows.quantised;
     const float scale = quantise(rows.in + r * rows.in_stride, layer.inputs, 0, x);
-    for (std::int64_t o = 0; o < layer.padded; o += kPanel) {
+    for (std::int64_t o = rows.begin; o < end_of(layer, rows); o += kPanel) {
       const std::int8_t* LLAMO_RESTRICT weights = layer.bytes.get() + o * layer.inputs;
       std::int32_t sums[kPanel] = {};
       for (std::int64_t i = 0; i < layer.inputs; ++i, weights += kPanel)
@@ -169,7 +171,7 @@ LLAMO_INLINE void multiply_int8(const Linear& layer, const Rows& rows, Int8Panel
     for (std::int64_t r = 0; r < count; ++r)
       scales[r] = quantise(rows.in + (begin + r) * rows.in_stride, layer.inputs, OFFSET, x + r * stride);
     float* const out = rows.out + begin * rows.out_stride;
-    for (std::int64_t o = 0; o < layer.padded; o += PANEL)
+    for (std::int64_t o = rows.begin; o < end_of(layer, rows); o += PANEL)
       for (std::int64_t r = 0; r < count;) {
         const std::int64_t at_once = count - r >= 4 && four != nullptr ? 4 : count - r >= 2 ? 2 : 1;
         const Int8Panel<Whole> panel = at_once == 4 ? four : at_once == 2 ? two : one;

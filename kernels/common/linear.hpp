@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 
 #include "instruction_set.hpp"
@@ -31,6 +32,7 @@ struct Rows {
   std::int64_t out_stride;
   std::int64_t count;
   std::int16_t* quantised;  // working memory of quantised_size(); only int8 uses it
+  std::int64_t begin = 0, end = std::numeric_limits<std::int64_t>::max();  // outputs; whole panels
 };
 
 // Outputs are cut into panels, the last one filled up with zeros. In a panel the weights from one input (float32), two
@@ -41,7 +43,7 @@ struct Linear {
   Linear(const float* weight, const float* bias_values, std::int64_t in, std::int64_t out, Precision precision,
          InstructionSet set);
 
-  // out[r] = layer(in[r]). Writes `padded` values of each row of `out`, zeros from `outputs` on.
+  // out[r] = layer(in[r]) from `begin` to `end`; each row of `out` has `padded` values, zeros from `outputs` on.
   void multiply(const Rows& rows) const { multiply_rows(*this, rows); }
 
   std::int64_t inputs = 0, outputs = 0, padded = 0;

