@@ -87,7 +87,7 @@ LLAMO_AVX512 std::uint64_t sum_avx512(const std::uint64_t* words, std::int64_t b
 
 using Sum = std::uint64_t (*)(const std::uint64_t*, std::int64_t);
 
-Sum sum_for(InstructionSet set, bool prefetch) {
+Sum sum_for(InstructionSet set, [[maybe_unused]] bool prefetch) {
   switch (set) {
 #if defined(LLAMO_X86)
     case InstructionSet::kAvx512Vnni:
@@ -176,7 +176,7 @@ struct Calculation {
   int products;  // of one round of one chain
 };
 
-Calculation calculation_for(InstructionSet set, bool int8) {
+Calculation calculation_for(InstructionSet set, [[maybe_unused]] bool int8) {
   switch (set) {
 #if defined(LLAMO_X86)
     case InstructionSet::kAvx512Vnni:
