@@ -166,8 +166,9 @@ run_train() {
     fi
     start=${START:-llamo-mini}
     if [ -n "${FROM:-}" ]; then
-        rm -rf "$run" "$WORK/start" "$WORK/joined"
-        "$PYTHON" scripts/run_parts.py join "$FROM" "$WORK/joined"
+        rm -rf "$WORK/joined"
+        "$PYTHON" scripts/run_parts.py join "$FROM" "$WORK/joined" || return 1 # a run that is here stays
+        rm -rf "$run" "$WORK/start"
         if [ -f "$WORK/joined/state.pt" ]; then
             mv "$WORK/joined" "$run"
         else # only the averaged weights fitted

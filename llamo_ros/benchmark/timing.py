@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from llamo_ros.core.errors import ParameterError
+
 LEAST = 3  # timed calls of whatever is slow
 LOOK = 0.3  # [s] for which cores are watched to find the quietest
 
@@ -69,12 +71,17 @@ def one_core(core: int | None = None) -> Iterator[int | None]:
     Args:
         core: Which; None takes the one with the least to do at present. Threads that run already stay where they are.
 
+    Raises:
+        ParameterError: this process may not use the core.
+
     Yields:
         The core; None where the system cannot bind a process (not Linux).
     """
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    if allowed is not None and core is not None and core not in allowed:
+        raise ParameterError(f"core is {core}, expected one of {sorted(allowed)}, those that this process may use.")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     try:
         if allowed is not None:
             core = quietest_core(allowed) if core is None else core

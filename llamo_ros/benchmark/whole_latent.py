@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from llamo_ros.benchmark.timing import spread
+from llamo_ros.core.errors import ParameterError
 from llamo_ros.model.config import LATENT_RATE
 from llamo_ros.pipelines.text_to_motion import TextToMotion
 
@@ -42,11 +43,16 @@ def quiet(_: str) -> None:
 def tick_times(pipeline: TextToMotion, seconds: float, each: float = EACH) -> list[float]:
     """Time of every tick, [s], of motions of ``each`` seconds that follow one another until ``seconds`` are made.
 
-    The first tick of a motion reads its prompt.
+    The first tick of a motion reads its prompt. At least one latent is made.
+
+    Raises:
+        ParameterError: ``seconds`` is not above 0.
     """
+    if not seconds > 0:
+        raise ParameterError(f"seconds is {seconds}, expected more than 0.")
     times: list[float] = []
     number = 0
-    while len(times) < round(seconds * LATENT_RATE):
+    while len(times) < max(1, round(seconds * LATENT_RATE)):
         length = min(each, seconds - len(times) / LATENT_RATE)
         chunks = pipeline.stream(
             PROMPTS[number % len(PROMPTS)], seed=number, min_duration=length, max_duration=max(length, PERIOD)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from llamo_ros.kernels.backends import choose_backend
 from llamo_ros.model.compiled_body import CompiledBody
 from llamo_ros.model.llamo import Llamo
 from llamo_ros.model.mixture_of_transformers import KeyValueCache
@@ -40,9 +41,8 @@ class CaptionRuntime:
         """
         self.model = model
         precision = "bfloat16" if model.config.generation.precision == "bfloat16" else "float32"
+        is_compiled = choose_backend(backend, model.latent_mean.device) == "cpu"
         self._reader = compiled_reader(model, backend, precision)
-        on_cpu = model.latent_mean.device.type == "cpu"
-        is_compiled = backend == "cpu" or (backend == "auto" and on_cpu)
         self._encoder = CompiledBody(model.vae.encoder, backend=backend, precision=precision) if is_compiled else None
 
     def read(self, tokens: Sequence[int], latents_LC: Tensor, cache: KeyValueCache) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 
 from llamo_ros.benchmark import timing
 from llamo_ros.benchmark.timing import LEAST, one_core, quietest_core, spread, take_turns
+from llamo_ros.core.errors import ParameterError
 
 
 def test_a_spread_is_in_milliseconds() -> None:
@@ -43,3 +44,9 @@ def test_the_quietest_core_is_the_one_that_was_idle_longest(monkeypatch: pytest.
         readings = iter(times)
         monkeypatch.setattr(timing, "_idle_time", lambda readings=readings: next(readings))
         assert quietest_core({0, 1}) == core
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system cannot bind a process")
+def test_a_core_that_is_not_there_is_refused_by_its_number() -> None:
+    with pytest.raises(ParameterError, match="core is 100000"), one_core(100000):
+        pass

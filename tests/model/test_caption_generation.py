@@ -144,6 +144,9 @@ def test_compiled_kernels_for_a_bfloat16_backbone_are_refused_by_name(tiny: Llam
     rounded = Llamo(dataclasses.replace(tiny.config, dtype="bfloat16")).eval().requires_grad_(False)
     with pytest.raises(BackendError, match="backbone in bfloat16"):
         CaptionRuntime(rounded, "cpu")
+    for unknown in ("triton", "cpuu"):
+        with pytest.raises(BackendError):
+            CaptionRuntime(tiny, unknown)
     prefix = MotionPrefix(CaptionRuntime(rounded), BOS)
     prefix.extend(torch.randn(3, 8))
     assert torch.isfinite(prefix.log_probabilities([5], EOS)).all()

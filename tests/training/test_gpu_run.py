@@ -138,3 +138,15 @@ def test_damaged_parts_are_refused(trained: Path, run_parts: ModuleType, tmp_pat
         run_parts.join(tmp_path / "parts", tmp_path / "run")
     with pytest.raises(CheckpointError, match="is not a training run"):
         run_parts.split(tmp_path, tmp_path / "parts")
+
+
+def test_parts_that_are_not_there_leave_the_run_that_is(packed_folder: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "work" / "run" / "run.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("{}")
+    done = run(
+        "train", OUT=tmp_path / "out", WORK=tmp_path / "work", DATA=packed_folder, FROM=tmp_path / "none", DRY_RUN=1
+    )
+    assert done.returncode == 1
+    assert "does not hold all parts" in done.stdout + done.stderr
+    assert kept.read_text() == "{}"
