@@ -75,7 +75,10 @@ class LlamaBranch(nn.Module):
     def __init__(self, config: BackboneConfig, with_embedding: bool) -> None:
         super().__init__()
         if with_embedding:
-            self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
+            table = torch.empty(config.vocab_size, config.width)
+            if not table.is_meta:  # PyTorch imports its compiler, half a second, to draw numbers that have no memory
+                nn.init.normal_(table)
+            self.embed_tokens = nn.Embedding(config.vocab_size, config.width, _weight=table)
             if not config.tie_embeddings:
                 self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
         self.layers = nn.ModuleList(LlamaLayer(config) for _ in range(config.layers))

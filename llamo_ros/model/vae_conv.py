@@ -127,6 +127,7 @@ class ConvDecoder(CausalBody):
 def _initialised(layer: Layer, after_relu: bool = False) -> Layer:
     """The layer with weights that keep the variance of its input: without normalisation nothing else would."""
     linear = layer.linear if isinstance(layer, CausalLinear) else layer
-    nn.init.kaiming_normal_(linear.weight, nonlinearity="relu" if after_relu else "linear")
+    if not linear.weight.is_meta:
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu" if after_relu else "linear")
     nn.init.zeros_(linear.bias)
     return layer

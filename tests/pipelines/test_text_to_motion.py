@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -95,3 +97,14 @@ def test_whole_clips_cannot_be_endless(pipeline: TextToMotion) -> None:
             ask("walk", max_duration=math.inf)
     with pytest.raises(ParameterError, match="one for each"):
         pipeline.batch(["walk"], seeds=[1, 2])
+
+
+def test_to_generate_neither_transformers_nor_the_compiler_of_pytorch_is_imported() -> None:
+    program = (
+        "import sys\n"
+        "from llamo_ros.pipelines.text_to_motion import TextToMotion\n"
+        "TextToMotion.from_checkpoint('llamo-mini', threads=1).generate('a person waves', max_duration=0.5)\n"
+        "sys.exit(', '.join({'transformers', 'torch._dynamo', 'sympy', 'triton'} & set(sys.modules)) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"imported, which makes the start longer: {done.stderr}"
