@@ -103,7 +103,7 @@ def test_to_generate_neither_transformers_nor_the_compiler_of_pytorch_is_importe
     program = (
         "import sys\n"
         "from llamo_ros.pipelines.text_to_motion import TextToMotion\n"
-        "TextToMotion.from_checkpoint('llamo-mini', threads=1).generate('a person waves', max_duration=0.5)\n"
+        "TextToMotion.from_checkpoint('llamo-mini', threads=1)('a person waves', max_duration=0.5)\n"
         "sys.exit(', '.join({'transformers', 'torch._dynamo', 'sympy', 'triton'} & set(sys.modules)) or 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
