@@ -38,6 +38,7 @@ struct Branch {
   Precision precision;
   std::int64_t width, heads, kv_heads, head_width, ffn_width;
   float norm_epsilon;
+  Arena arena;
   std::vector<Layer> layers;
   std::vector<float> norm;
 };
@@ -234,7 +235,8 @@ void add_layer(Branch& branch, const FloatArray& attention_norm, const FloatArra
                const FloatArray& attention_output, const FloatArray& feed_forward_norm, const FloatArray& gate_up,
                const FloatArray& down) {
   const auto packed = [&branch](const FloatArray& weight) {
-    return Linear(weight.data(), nullptr, weight.shape(1), weight.shape(0), branch.precision, branch.instruction_set);
+    return Linear(weight.data(), nullptr, weight.shape(1), weight.shape(0), branch.precision, branch.instruction_set,
+                  branch.arena);
   };
   branch.ffn_width = down.shape(1);
   Layer layer{{attention_norm.data(), attention_norm.data() + attention_norm.size()},

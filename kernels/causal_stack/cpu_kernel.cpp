@@ -49,6 +49,7 @@ struct Stack {
   InstructionSet instruction_set;
   Precision precision;
   std::int64_t inputs, outputs;
+  Arena arena;
   std::vector<Operation> operations;
 };
 
@@ -223,14 +224,14 @@ Plan planned(const Stack& stack, std::int64_t batch, std::int64_t rows) {
 // The Python wrapper has checked every shape. noconvert(): float64 is refused here, not converted.
 
 Stack make_stack(std::int64_t inputs, const std::string& instruction_set, const std::string& precision) {
-  return {instruction_set_named(instruction_set), precision_named(precision), inputs, inputs, {}};
+  return {instruction_set_named(instruction_set), precision_named(precision), inputs, inputs, {}, {}};
 }
 
 void add_convolution(Stack& stack, const FloatArray& weight, const std::optional<FloatArray>& bias, std::int64_t kernel,
                      std::int64_t dilation, std::int64_t stride) {
   Operation op(Kind::kConvolution);
   op.linear = Linear(weight.data(), bias ? bias->data() : nullptr, weight.shape(1), weight.shape(0), stack.precision,
-                     stack.instruction_set);
+                     stack.instruction_set, stack.arena);
   op.kernel = kernel;
   op.dilation = dilation;
   op.stride = stride;

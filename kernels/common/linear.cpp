@@ -59,11 +59,15 @@ struct FloatLoops {
     float sums[ROWS][kPanel];
     for (int r = 0; r < ROWS; ++r)
       for (int i = 0; i < kPanel; ++i) sums[r][i] = bias[i];
-    for (std::int64_t p = 0; p < whole; ++p, weights += kPanel)
+    for (std::int64_t p = 0; p < whole; ++p, weights += kPanel) {
+#if defined(__GNUC__)  // beyond the caches, so many instructions per byte leave the processor's own fetching behind
+      for (int line = 0; line < kPanel / 16; ++line) __builtin_prefetch(weights + 1024 + 16 * line);
+#endif
       for (int r = 0; r < ROWS; ++r)
         for (int j = 0; j < kPanel; ++j)
           sums[r][j] += in[r * in_stride + 2 * p] * from_bits(weights[j] << 16) +
                         in[r * in_stride + 2 * p + 1] * from_bits(weights[j] & 0xffff0000u);
+    }
     if (whole < pairs)
       for (int r = 0; r < ROWS; ++r)
         for (int j = 0; j < kPanel; ++j) sums[r][j] += in[r * in_stride + 2 * whole] * from_bits(weights[j] << 16);
@@ -245,22 +249,37 @@ LLAMO_AVX512 void multiply_int8_avx512(const Linear& layer, const Rows& rows) {
 }
 
 // vpdpbusd multiplies unsigned by signed bytes and sums four products: activations get 128 added, which `shift` undoes.
+template <int ROWS, int VECTORS>
+LLAMO_AVX512_VNNI LLAMO_INLINE void add_group_vnni(const std::int8_t* weights, const std::uint8_t* x,
+                                                   std::int64_t stride, __m512i (&sums)[ROWS][VECTORS]) {
+  __m512i four[ROWS];
+  for (int r = 0; r < ROWS; ++r) four[r] = _mm512_set1_epi32(pattern_of<int>(x + r * stride));
+  for (int v = 0; v < VECTORS; ++v) {
+    const __m512i bytes = _mm512_load_si512(weights + 64 * v);
+    for (int r = 0; r < ROWS; ++r) sums[r][v] = _mm512_dpbusd_epi32(sums[r][v], four[r], bytes);
+  }
+}
+
 template <int ROWS>
 LLAMO_AVX512_VNNI void int8_panel_vnni(const Linear& layer, std::int64_t o, const std::uint8_t* x, std::int64_t stride,
                                        const float* scales, float* out, std::int64_t out_stride) {
   constexpr int kPanel = 64, kVectors = kPanel / 16;
+  // A sum is ready for the next product after five cycles; a single row is summed in two parts, to fill them.
+  constexpr int kParts = ROWS == 1 ? 2 : 1;
   const std::int8_t* weights = layer.bytes.get() + o * stride;
-  __m512i sums[ROWS][kVectors];
-  for (int r = 0; r < ROWS; ++r)
-    for (int v = 0; v < kVectors; ++v) sums[r][v] = _mm512_setzero_si512();
-  for (std::int64_t i = 0; i < stride; i += kGroup, weights += kGroup * kPanel) {
-    __m512i four[ROWS];
-    for (int r = 0; r < ROWS; ++r) four[r] = _mm512_set1_epi32(pattern_of<int>(x + r * stride + i));
-    for (int v = 0; v < kVectors; ++v) {
-      const __m512i bytes = _mm512_load_si512(weights + 64 * v);
-      for (int r = 0; r < ROWS; ++r) sums[r][v] = _mm512_dpbusd_epi32(sums[r][v], four[r], bytes);
-    }
-  }
+  __m512i parts[kParts][ROWS][kVectors];
+  for (auto& sums : parts)
+    for (auto& row : sums)
+      for (__m512i& sum : row) sum = _mm512_setzero_si512();
+  std::int64_t i = 0;
+  for (; i + kParts * kGroup <= stride; i += kParts * kGroup)
+    for (int p = 0; p < kParts; ++p, weights += kGroup * kPanel)
+      add_group_vnni(weights, x + i + p * kGroup, stride, parts[p]);
+  if (i < stride) add_group_vnni(weights, x + i, stride, parts[0]);
+  auto& sums = parts[0];
+  for (int p = 1; p < kParts; ++p)
+    for (int r = 0; r < ROWS; ++r)
+      for (int v = 0; v < kVectors; ++v) sums[r][v] = _mm512_add_epi32(sums[r][v], parts[p][r][v]);
   for (int r = 0; r < ROWS; ++r) {
     const __m512 scale = _mm512_set1_ps(scales[r]);
     for (int v = 0; v < kVectors; ++v) {
@@ -337,20 +356,20 @@ Precision precision_named(const std::string& name) {
 }
 
 Linear::Linear(const float* weight, const float* bias_values, std::int64_t in, std::int64_t out, Precision precision,
-               InstructionSet set)
+               InstructionSet set, Arena& arena)
     : inputs(in), outputs(out) {
   const auto [panel, group, function] = choice_of(set, precision);
   multiply_rows = function;
   padded = round_up(out, panel);
-  bias = Buffer<float>(padded);
+  bias = Buffer<float>(padded, arena);
   if (bias_values != nullptr) std::copy_n(bias_values, out, bias.get());
   const std::int64_t halves = (in + 1) / 2, stride = round_up(in, group);
-  if (precision == Precision::kFloat32) floats = Buffer<float>(in * padded);
-  if (precision == Precision::kBfloat16) pairs = Buffer<std::uint32_t>(halves * padded);
+  if (precision == Precision::kFloat32) floats = Buffer<float>(in * padded, arena);
+  if (precision == Precision::kBfloat16) pairs = Buffer<std::uint32_t>(halves * padded, arena);
   if (precision == Precision::kInt8) {
-    bytes = Buffer<std::int8_t>(stride * padded);
-    scale = Buffer<float>(padded);
-    shift = Buffer<std::int32_t>(padded);
+    bytes = Buffer<std::int8_t>(stride * padded, arena);
+    scale = Buffer<float>(padded, arena);
+    shift = Buffer<std::int32_t>(padded, arena);
   }
   for (std::int64_t o = 0; o < out; ++o) {
     const float* row = weight + o * in;

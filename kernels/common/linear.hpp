@@ -39,9 +39,9 @@ struct Rows {
 // (bfloat16) or four (int8) to all outputs lie side by side, and the inputs follow one another.
 struct Linear {
   Linear() = default;
-  // weight (out, in) and bias (out) as in torch.nn.Linear; a null bias is none.
+  // weight (out, in) and bias (out) as in torch.nn.Linear; a null bias is none. They are packed into the arena.
   Linear(const float* weight, const float* bias_values, std::int64_t in, std::int64_t out, Precision precision,
-         InstructionSet set);
+         InstructionSet set, Arena& arena);
 
   // out[r] = layer(in[r]) from `begin` to `end`; each row of `out` has `padded` values, zeros from `outputs` on.
   void multiply(const Rows& rows) const { multiply_rows(*this, rows); }

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <memory>
 #include <new>
+#include <utility>
+#include <vector>
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -30,30 +32,63 @@
 
 namespace llamo {
 
-// Zeroed values that start on a cache line. Large ones ask for huge pages: a processor fetches ahead within a page, and
-// weights that lie beyond its cache are read up to a quarter faster.
+constexpr std::size_t kCacheLine = 64, kHugePage = std::size_t{2} << 20;
+
+struct FreeAligned {
+  std::align_val_t alignment{kCacheLine};
+  bool is_owner = true;
+  void operator()(void* pointer) const {
+    if (is_owner) ::operator delete(pointer, alignment);
+  }
+};
+
+// Bytes that start on a cache line. Large ones ask for huge pages: a processor fetches ahead within a page, and weights
+// that lie beyond its cache are read up to a quarter faster.
+inline std::unique_ptr<void, FreeAligned> aligned_bytes(std::size_t size) {
+  const std::align_val_t alignment{size < kHugePage ? kCacheLine : kHugePage};
+  std::unique_ptr<void, FreeAligned> bytes(::operator new(size, alignment), FreeAligned{alignment});
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  if (size >= kHugePage) madvise(bytes.get(), size / kHugePage * kHugePage, MADV_HUGEPAGE);  // may be refused
+#endif
+  return bytes;
+}
+
+// Memory for all weights of an operation, side by side in the order in which they are asked for. On pages of their own,
+// some would share the lines of a cache that others of them leave empty. It has to live as long as what lies in it.
+class Arena {
+ public:
+  void* take(std::size_t size) {
+    size = (size + kCacheLine - 1) / kCacheLine * kCacheLine;
+    if (size > left_) {
+      left_ = (std::max(size, kSlab) + kHugePage - 1) / kHugePage * kHugePage;
+      slabs_.push_back(aligned_bytes(left_));
+      next_ = static_cast<char*>(slabs_.back().get());
+    }
+    left_ -= size;
+    return std::exchange(next_, next_ + size);
+  }
+
+ private:
+  static constexpr std::size_t kSlab = 16 * kHugePage;  // memory that is never written takes no room
+  std::vector<std::unique_ptr<void, FreeAligned>> slabs_;
+  char* next_ = nullptr;
+  std::size_t left_ = 0;
+};
+
+// Zeroed values that start on a cache line, in memory of their own or in an arena.
 template <typename T>
 class Buffer {
  public:
-  explicit Buffer(std::int64_t count = 0) {
-    const std::size_t size = sizeof(T) * static_cast<std::size_t>(count);
-    const std::align_val_t alignment{size < kHugePage ? 64 : kHugePage};
-    data_ = {static_cast<T*>(::operator new(size, alignment)), Free{alignment}};
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    if (size >= kHugePage) madvise(data_.get(), size / kHugePage * kHugePage, MADV_HUGEPAGE);  // may be refused
-#endif
-    std::fill_n(data_.get(), count, T{});
+  explicit Buffer(std::int64_t count = 0) : bytes_(aligned_bytes(size_of(count))) { std::fill_n(get(), count, T{}); }
+  Buffer(std::int64_t count, Arena& arena) : bytes_(arena.take(size_of(count)), FreeAligned{std::align_val_t{1}, false}) {
+    std::fill_n(get(), count, T{});
   }
-  T* get() { return data_.get(); }
-  const T* get() const { return data_.get(); }
+  T* get() { return static_cast<T*>(bytes_.get()); }
+  const T* get() const { return static_cast<const T*>(bytes_.get()); }
 
  private:
-  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
-  struct Free {
-    std::align_val_t alignment;
-    void operator()(T* pointer) const { ::operator delete(pointer, alignment); }
-  };
-  std::unique_ptr<T[], Free> data_;
+  static constexpr std::size_t size_of(std::int64_t count) { return sizeof(T) * static_cast<std::size_t>(count); }
+  std::unique_ptr<void, FreeAligned> bytes_;
 };
 
 inline std::int64_t round_up(std::int64_t value, std::int64_t multiple) {

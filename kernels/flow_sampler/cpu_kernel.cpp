@@ -40,6 +40,7 @@ struct Block {
 struct Weights {
   InstructionSet instruction_set;
   std::int64_t channels, width;  // Z, W
+  Arena arena;
   Linear input, output;
   std::vector<Block> blocks;
   std::unique_ptr<Team> team;  // null: one thread. Last, so that its threads end before the layers
@@ -184,12 +185,16 @@ Weights pack(const FloatArray& input_weight, const FloatArray& input_bias, const
   const InstructionSet set = instruction_set_named(instruction_set);
   const Precision precision = precision_named(precision_name);
   const std::int64_t width = input_weight.shape(0), channels = input_weight.shape(1), blocks = first_weight.shape(0);
-  Weights weights{set, channels, width,
-                  Linear(input_weight.data(), input_bias.data(), channels, width, Precision::kFloat32, set),
-                  Linear(output_weight.data(), output_bias.data(), width, channels, Precision::kFloat32, set), {}, nullptr};
+  Arena arena;
+  const auto packed = [set, &arena](const float* weight, const float* bias, std::int64_t in, std::int64_t out,
+                                    Precision kept) { return Linear(weight, bias, in, out, kept, set, arena); };
+  Linear input = packed(input_weight.data(), input_bias.data(), channels, width, Precision::kFloat32);
+  std::vector<Block> inner(static_cast<std::size_t>(blocks));
   for (std::int64_t n = 0; n < blocks; ++n)
-    weights.blocks.push_back({Linear(first_weight.data(n), first_bias.data(n), width, width, precision, set),
-                              Linear(second_weight.data(n), second_bias.data(n), width, width, precision, set)});
+    inner[n] = {packed(first_weight.data(n), first_bias.data(n), width, width, precision),
+                packed(second_weight.data(n), second_bias.data(n), width, width, precision)};
+  Linear output = packed(output_weight.data(), output_bias.data(), width, channels, Precision::kFloat32);
+  Weights weights{set, channels, width, std::move(arena), std::move(input), std::move(output), std::move(inner), nullptr};
   if (threads > 1) weights.team = std::make_unique<Team>(threads - 1, width, padded_size(width), kMaxRows);
   return weights;
 }

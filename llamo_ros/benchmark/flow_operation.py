@@ -51,10 +51,12 @@ def naive_sample(
 
 
 def loop_work(width: int, blocks: int, precision: str, rows: int, steps: int) -> Work:
-    """What the Euler steps cannot do without: the matrices of the blocks once per step."""
+    """What the Euler steps cannot do without: all matrices, and the step's and the rows' modulations, once per step."""
     weights = 2 * blocks * width * width
     edges = 2 * width * LATENT_CHANNELS  # input and output layer, float32 in every precision
-    return Work(weights * BYTES[precision] + 4 * edges, steps, 2.0 * rows * steps * (weights + edges))
+    modulations = (1 + rows) * (3 * blocks + 2) * width
+    size = weights * BYTES[precision] + 4 * (edges + modulations)
+    return Work(size, steps, 2.0 * rows * steps * (weights + edges))
 
 
 def sampler_candidates(

@@ -111,7 +111,7 @@ def test_all_ways_through_the_decoder_agree(name: str) -> None:
 
 def test_work_counts_weights_and_products() -> None:
     assert loop_work(width=8, blocks=3, precision="int8", rows=2, steps=5) == Work(
-        2 * 3 * 64 + 4 * 2 * 8 * 32, 5, 2.0 * 2 * 5 * (2 * 3 * 64 + 2 * 8 * 32)
+        2 * 3 * 64 + 4 * (2 * 8 * 32 + (1 + 2) * (3 * 3 + 2) * 8), 5, 2.0 * 2 * 5 * (2 * 3 * 64 + 2 * 8 * 32)
     )
     layer = LayerWeights(*(torch.zeros(shape) for shape in ((4,), (6, 4), (4, 2), (4,), (10, 4), (4, 5))))
     weights = BranchWeights(1, 1, 2, torch.zeros(4), 1e-5, (layer, layer))

@@ -47,7 +47,7 @@ struct Case {
     std::vector<float> weight(in * out), bias(out);
     for (float& value : weight) value = random_value();
     for (float& value : bias) value = random_value();
-    layer = Linear(weight.data(), bias.data(), in, out, precision, set);
+    layer = Linear(weight.data(), bias.data(), in, out, precision, set, arena);
     expected = Buffer<float>(rows * layer.padded);
     actual = Buffer<float>(rows * layer.padded);
     multiply_rows = layer.multiply_rows;
@@ -64,6 +64,7 @@ struct Case {
   std::int64_t inputs, count;
   std::vector<float> x;
   Buffer<std::int16_t> quantised;
+  Arena arena;
   Linear layer;
   Buffer<float> expected, actual;
 };
