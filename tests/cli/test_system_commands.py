@@ -257,5 +257,8 @@ def test_bench_shows_figures_of_the_model_and_keeps_them(
     assert {operation for operation, _ in rows} == {"backbone step", "flow sampler", "VAE decoder", "frames and joints"}
 
 
-def test_bench_refuses_in_one_line(refused: Callable[..., str]) -> None:
+def test_bench_refuses_in_one_line(refused: Callable[..., str], tmp_path: Path) -> None:
     assert "no model 'none'" in refused("bench", "--checkpoint", "none")
+    (tmp_path / "file").touch()  # a place that cannot be written is found before a model is looked for
+    assert "cannot be made" in refused("bench", "--checkpoint", "none", "--json", tmp_path / "file" / "bench.json")
+    assert "cannot be written" in refused("bench", "--checkpoint", "none", "--json", tmp_path)
