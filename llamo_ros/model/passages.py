@@ -68,7 +68,8 @@ class Prompt:
         ids: Token ids; those of motions that are given among the words too: [BOM], ``MOTION`` for each latent, [EOM].
         latents: Normalised latents of the ``MOTION`` places, shape (M, C); None for none.
         lead: Normalised latents that the motion begins with, as if they had been made, shape (K, C); None for none.
-            They count as latents of the window, and are forgotten as those are.
+            They count as latents of the window, and are forgotten as those are; with either link they come last, behind
+            what the stream made before.
     """
 
     ids: tuple[int, ...] = ()
@@ -90,7 +91,8 @@ class Passage:
         options: How its latents are sampled.
         link: How it begins, one of ``LINKS``; without meaning for the first one of a stream.
         context: Latents kept as context by the link "context".
-        null: Of the second row that guidance measures the prompt against.
+        null: Of the second row that guidance measures the prompt against. It goes on with what that row has read, as
+            the prompt does with its own: with the link "conversation" the empty one is [EOM] [BOM].
 
     Raises:
         ParameterError: there is no such link, or ``context`` is negative.
