@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llamo_ros.core.errors import ParameterError
+from llamo_ros.core.numbers import whole_number
 from llamo_ros.kernels.flow_sampler import FlowHeadWeights, FlowSampler
 from llamo_ros.model.flow_head import FlowHead
 
@@ -168,13 +169,14 @@ def folded(head: FlowHead, modulations: Tensor, constant: bool = True) -> Tensor
 
 
 def check_solver(steps: int, solver: str) -> tuple[int, str]:
-    """The two as given.
+    """The two, the number of steps as a plain one.
 
     Raises:
         ParameterError: there is no such solver, or the number of steps is not 1 to 1000.
     """
     if solver not in SOLVERS:
         raise ParameterError(f"solver is {solver!r}, expected one of {', '.join(SOLVERS)}.")
-    if not 1 <= steps <= MAX_STEPS or steps != int(steps):
-        raise ParameterError(f"flow_steps is {steps}, expected a whole number from 1 to {MAX_STEPS}.")
-    return steps, solver
+    number = whole_number(steps)
+    if number is None or not 1 <= number <= MAX_STEPS:
+        raise ParameterError(f"flow_steps is {steps!r}, expected a whole number from 1 to {MAX_STEPS}.")
+    return number, solver

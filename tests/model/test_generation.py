@@ -324,11 +324,19 @@ def test_a_cancelled_stream_makes_nothing_more_and_frees_its_rows(tiny: Llamo) -
         {"exit_threshold": -0.1},
         {"exit_threshold": float("nan")},
         {"solver": "rk4"},
+        {"guidance_scale": "2"},
+        {"guidance_scale": True},
+        {"temperature": "1"},
+        {"min_latents": 1.5},
+        {"max_latents": True},
+        {"flow_steps": "50"},
+        {"flow_steps": True},
+        {"exit_threshold": "0.5"},
     ],
     ids=str,
 )
 def test_options_out_of_range_are_refused(options: dict) -> None:
-    with pytest.raises(ParameterError):
+    with pytest.raises(ParameterError, match="|".join(options)):
         SamplingOptions(**options)
 
 
