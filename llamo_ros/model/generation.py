@@ -202,7 +202,8 @@ class LatentStream:
 class LatentEngine:
     """Makes the latents of all open streams together, one each per tick. For one thread.
 
-    What comes out of a stream does not depend on the others, up to rounding.
+    What comes out of a stream does not depend on the others, up to rounding, which in int8 grows: see
+    :class:`~llamo_ros.pipelines.motion_engine.MotionEngine`.
     """
 
     def __init__(self, runtime: MotionRuntime, bos: int, window: int, context: int) -> None:

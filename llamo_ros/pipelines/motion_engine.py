@@ -161,7 +161,8 @@ class MotionEngine:
 
     An engine and its streams belong to one thread at a time; several engines may share a model and a runtime.
     What comes out of a stream does not depend on the others, up to rounding: 1e-4 of a latent in float32, a few
-    hundredths in bfloat16, whose products are rounded differently in a batch of another size.
+    hundredths in bfloat16, whose products are rounded differently in a batch of another size. With kernels in int8 a
+    last bit moves whole numbers, and after some latents the same seed may make another motion of the same prompt.
 
     Attributes:
         model: The model, in evaluation mode.
