@@ -46,7 +46,13 @@ class TritonBackboneStep:
 
     Safe to call from several threads at once and on any stream. Calls with one token of motion per sequence run one
     after another on the GPU.
+
+    Attributes:
+        backend: "triton".
+        precision: In which the matrices of the motion branch are kept.
     """
+
+    backend = "triton"
 
     def __init__(
         self,
@@ -84,6 +90,7 @@ class TritonBackboneStep:
                 f"precision is {precision!r} and text_precision {text_precision!r}, but both branches multiply with "
                 "activations of one type. Use 'float32' for both or for none."
             )
+        self.precision = precision
         self._motion = pack(motion, precision)
         self._text = self._motion if text is None else pack(text, text_precision)
         self._use_graph = use_graph and self._device.type == "cuda"

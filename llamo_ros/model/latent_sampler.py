@@ -78,6 +78,11 @@ class LatentSampler:
         """Which implementation of the velocity field runs, for both solvers: "cpu", "triton" or "reference"."""
         return self._field.backend
 
+    @property
+    def operation(self) -> FlowSampler:
+        """The velocity field as kernels run it."""
+        return self._field
+
     @torch.no_grad()
     def __call__(
         self,

@@ -194,6 +194,12 @@ class MotionEngine:
         """Streams that are open, the oldest first."""
         return tuple(self._streams[stream] for stream in self._latents.streams)
 
+    @property
+    def operations(self) -> dict[str, object]:
+        """What kernels run here, by the name of the operation's folder: the runtime's, and that of open streams."""
+        decoders = [("frame_decoder", stream._frames_of.decoder.operation) for stream in self._streams.values()]
+        return self._runtime.operations | dict(decoders)
+
     def open(
         self,
         text: str | None,

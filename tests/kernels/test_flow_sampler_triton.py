@@ -288,6 +288,8 @@ def test_a_motion_runtime_samples_in_triton_in_the_precision_of_the_checkpoint(s
         torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
     runtime = MotionRuntime(model, backend="triton")
     assert (runtime.precision, runtime.sampler.backend) == ("bfloat16", "triton")
+    used = {name: (operation.backend, operation.precision) for name, operation in runtime.operations.items()}
+    assert used == dict.fromkeys(("flow_sampler", "backbone_step"), ("triton", "bfloat16"))
     assert MotionRuntime(model).sampler.backend == ("cpu" if INTERPRETED else "triton")
     noise = torch.randn(1, head.latent_dim, device=DEVICE)
     condition = torch.randn(2, head.condition.in_features, device=DEVICE)
