@@ -1,8 +1,9 @@
 """The backbone step on an NVIDIA GPU, in Triton. Imported only when it is asked for: the package works without Triton.
 
-One kernel each for residual and RMSNorm; for rotary embedding, cache and attention; and for SwiGLU. The matrix products
-between them are PyTorch's (cuBLAS), or Triton's where weights have scales. Where every sequence gets one token of
-motion, which is what happens between two latents, all layers are recorded in one CUDA graph.
+One kernel each for residual and RMSNorm; for rotary embedding, cache and attention; and for SwiGLU (triton_layers.py).
+The matrix products between them are PyTorch's (cuBLAS), or Triton's where weights have scales (triton_steps.py has the
+order). Where every sequence gets one token of motion, which is what happens between two latents, all layers are
+recorded in one CUDA graph.
 """
 
 # R tokens, D width, K key/value heads, E head width, L columns of the cache
@@ -20,7 +21,8 @@ import torch
 from torch import Tensor
 
 from llamo_ros.core.errors import ParameterError
-from llamo_ros.kernels.backbone_step.triton_layers import Buffers, Part, make_buffers, pack, step_launches
+from llamo_ros.kernels.backbone_step.triton_plan import Buffers, Part, make_buffers, pack
+from llamo_ros.kernels.backbone_step.triton_steps import step_launches
 from llamo_ros.kernels.backends import check_triton
 from llamo_ros.kernels.triton_launch import STORAGE
 
