@@ -19,6 +19,7 @@ from torch import Tensor
 from llamo_ros.core.errors import ParameterError
 from llamo_ros.core.numbers import whole_number
 from llamo_ros.kernels.flow_sampler import FlowHeadWeights, FlowSampler
+from llamo_ros.kernels.flow_sampler.modulations import ModulationLayer
 from llamo_ros.model.flow_head import FlowHead
 
 SOLVERS = ("euler", "midpoint")
@@ -71,6 +72,11 @@ class LatentSampler:
         )
         self._head = head
         self._field = FlowSampler(weights, backend=backend, precision=precision)
+        # What is multiplied for each latent: the condition's part, or where that does not come apart all of it.
+        layer = head.condition_modulation if head.config.modulation == "separable" else head.time_modulation
+        self._modulations = ModulationLayer(
+            layer.weight, layer.bias, backend=self._field.backend, precision=self._field.precision
+        )
         self._tables: OrderedDict[tuple[int, str], tuple[Tensor, Tensor | None]] = OrderedDict()
 
     @property
@@ -117,10 +123,10 @@ class LatentSampler:
         embedding_KW, time_KM = self._table(steps, solver)
         embedded_RW = head.condition(condition_RD.float())
         if time_KM is not None:
-            condition_RM = folded(head, head.condition_modulation(F.silu(embedded_RW)), constant=False)
+            condition_RM = folded(head, self._modulations(F.silu(embedded_RW)), constant=False)
             tables = {"time_modulations": time_KM, "condition_modulations": condition_RM}
         else:
-            joint_KRM = head.time_modulation(F.silu(embedding_KW[:, None] + embedded_RW))
+            joint_KRM = self._modulations(F.silu(embedding_KW[:, None] + embedded_RW))
             tables = {"modulations": folded(head, joint_KRM)}
         if solver == "euler":
             return self._field(noise_BC, **tables, guidance_scale=guidance)

@@ -65,7 +65,8 @@ def sampler_launches(dtype: str, capability: int) -> Iterator[Launch]:
         if dtype in ("float32", "bfloat16") and batch == 1:
             weight = torch.empty(8 * width, width, dtype=STORAGE[dtype][0], **empty)
             rows, bias, out = (torch.empty(*shape, **empty) for shape in [(50, width), (8 * width,), (50, 8 * width)])
-            yield mod_gemm_launch(rows, weight, bias, out)
+            yield mod_gemm_launch(rows, weight, bias, out)  # joint modulations
+            yield mod_gemm_launch(rows, weight, None, out)  # the condition's part
 
 
 def backbone_launches(dtype: str) -> Iterator[Launch]:
