@@ -51,7 +51,7 @@ class MotionOptions:
         for name, value in (("min_duration", shortest), ("max_duration", longest)):
             endless = name == "max_duration" and value == math.inf
             if not (endless or 0 <= real_number(value) <= MAX_DURATION):
-                raise ParameterError(f"{name} is {value!r}, expected a number from 0 to {MAX_DURATION:.0f} seconds.")
+                raise ParameterError(f"{name} is {value!r}, expected between 0 and {MAX_DURATION:.0f} seconds.")
         if self.min_duration is None:
             shortest = min(defaults.min_duration, longest)
         if shortest > longest or longest == 0:
