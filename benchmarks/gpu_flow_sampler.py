@@ -23,8 +23,9 @@ import torch
 from llamo_ros.benchmark import gpu_flow
 from llamo_ros.benchmark.candidates import Candidate, measure
 from llamo_ros.benchmark.machine import envelope
-from llamo_ros.benchmark.results import add_result_options, keep, limits_json
+from llamo_ros.benchmark.results import add_result_options, check_places, head_size, keep, limits_json
 from llamo_ros.benchmark.tables import gpu_table
+from llamo_ros.cli.arguments import count, positive
 from llamo_ros.core.errors import LlamoError
 from llamo_ros.model.config import FlowHeadConfig
 from llamo_ros.training.runs import git_commit
@@ -37,10 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, and keep it; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", help="cpu only tries the code (default: %(default)s)")
-    parser.add_argument("--sizes", nargs="+", default=["1536x12"], metavar="WxN", help="(default: the paper's)")
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32, 64], metavar="B")
-    parser.add_argument("--steps", type=int, default=50, help="Euler steps (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="for each row of sizes and batches, [s]")
+    parser.add_argument(
+        "--sizes", nargs="+", type=head_size, default=[(1536, 12)], metavar="WxN", help="(default: the paper's)"
+    )
+    parser.add_argument("--batches", nargs="+", type=count, default=[1, 2, 4, 8, 16, 32, 64], metavar="B")
+    parser.add_argument("--steps", type=count, default=50, help="Euler steps (default: %(default)s)")
+    parser.add_argument("--seconds", type=positive, default=4.0, help="for each row of sizes and batches, [s]")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it takes minutes")
     parser.add_argument("--commit", help="written into the result (default: that of the checkout)")
     add_result_options(parser, NAME)
@@ -48,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("there is no GPU that PyTorch can use. To try the code without one: --device cpu")
     try:
+        check_places(options)
         result = envelope("flow head on a GPU", options.commit or git_commit())
         is_gpu = options.device.startswith("cuda")
         limits = gpu_flow.GpuLimits(
@@ -75,8 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _operations(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, object], list[Candidate]]]:
     """Name, size and candidates of each operation, made only when it is its turn: large ones take much memory."""
-    for size, batch in itertools.product(options.sizes, options.batches):
-        width, blocks = (int(number) for number in size.split("x"))
+    for (width, blocks), batch in itertools.product(options.sizes, options.batches):
         details = {"size": f"{width} x {blocks}", "batch": batch}
         is_paper = width >= PAPER_WIDTH
         modulation = "joint" if is_paper else "separable"

@@ -26,9 +26,10 @@ from llamo_ros.benchmark.candidates import Candidate, measure
 from llamo_ros.benchmark.decoder_operation import frame_decoder_candidates, vae_decoder_candidates
 from llamo_ros.benchmark.flow_operation import loop_candidates, sampler_candidates
 from llamo_ros.benchmark.machine import PRECISIONS, Limits, envelope, why_no_compiler
-from llamo_ros.benchmark.results import add_result_options, keep, limits_json
+from llamo_ros.benchmark.results import add_result_options, check_places, head_size, keep, limits_json
 from llamo_ros.benchmark.tables import operations_table
 from llamo_ros.benchmark.timing import one_core
+from llamo_ros.cli.arguments import count, positive, whole
 from llamo_ros.core.errors import LlamoError
 from llamo_ros.kernels.backends import instruction_sets
 from llamo_ros.model.config import FlowHeadConfig, preset
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--sizes",
         nargs="+",
-        type=_size,
+        type=head_size,
         default=list(SIZES),
         metavar="WxN",
         help="width and blocks of the flow head (default: 256x4 to 1536x12)",
@@ -58,14 +59,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--all-instruction-sets", action="store_true", help="not only the fastest of this machine")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it takes minutes")
-    parser.add_argument("--steps", type=int, default=50, help="Euler steps of the flow (default: %(default)s)")
+    parser.add_argument("--steps", type=count, default=50, help="Euler steps of the flow (default: %(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=8.0, help="for each operation and size, [s] (default: %(default)s)"
+        "--seconds", type=positive, default=8.0, help="for each operation and size, [s] (default: %(default)s)"
     )
-    parser.add_argument("--core", type=int, help="core to stay on (default: the quietest one)")
+    parser.add_argument("--core", type=whole, help="core to stay on (default: the quietest one)")
     add_result_options(parser, NAME)
     options = parser.parse_args(arguments)
     try:
+        check_places(options)
         result = envelope("operations of generation on one core", git_commit())
         limits, rows = Limits(), []
         with one_core(options.core):
@@ -119,14 +121,6 @@ def _print(rows: Sequence[dict[str, object]]) -> None:
         figures = f"p50 {row['p50_ms']:9.3f} ms  p99 {row['p99_ms']:9.3f} ms  {row['speedup']:7.1f} x the first"
         ratio = f"  {row['to_limit']:6.2f} x the limit by {row['bound']}" if "to_limit" in row else ""
         print(name + figures + ratio, flush=True)
-
-
-def _size(text: str) -> tuple[int, int]:
-    """Width and blocks, as 256x4."""
-    width, _, blocks = text.partition("x")
-    if not (width.isdigit() and blocks.isdigit() and int(width) and int(blocks)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxBLOCKS, as in 256x4")
-    return int(width), int(blocks)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import sys
 from dataclasses import replace
 
@@ -66,7 +67,7 @@ def _score(pipeline: TextToMotion, seeds: int, duration: float, by_prompt: bool)
     print(
         f"{sum(passed)}/{len(texts)} pass, weakest {RULES[weakest].name} {passed[weakest]}/{seeds}; "
         f"jerk {np.mean([f.jerk for f in facts]):.0f} m/s^3, "
-        f"standing slides {100 * np.nanmean([f.foot_sliding for f in standing]):.1f} cm/s "
+        f"standing {_sliding([f.foot_sliding for f in standing])} "
         f"and drifts {100 * np.mean([f.drift_m for f in standing]):.1f} cm"
     )
     if by_prompt:
@@ -74,6 +75,12 @@ def _score(pipeline: TextToMotion, seeds: int, duration: float, by_prompt: bool)
             missed = sorted({str(condition) for f in group for condition in rule.failures(f)})
             seconds = np.mean([f.duration_s for f in group])
             print(f"    {rule.name:<14} {count}/{seeds}  {seconds:.1f} s  {'; '.join(missed)}")
+
+
+def _sliding(speeds: list[float]) -> str:
+    """Mean of the clips that have a foot on the floor, for which a speed is a number, [m/s]."""
+    known = [speed for speed in speeds if not math.isnan(speed)]
+    return f"slides {100 * np.mean(known):.1f} cm/s" if known else "has no foot on the floor"
 
 
 if __name__ == "__main__":

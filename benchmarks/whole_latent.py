@@ -27,7 +27,7 @@ from typing import Any
 from llamo_ros.benchmark.bars import bars_json, whole_latent_bars
 from llamo_ros.benchmark.fresh_process import fresh_process
 from llamo_ros.benchmark.machine import PRECISIONS, envelope
-from llamo_ros.benchmark.results import add_result_options, keep
+from llamo_ros.benchmark.results import add_result_options, check_places, keep
 from llamo_ros.benchmark.tables import whole_latent_table
 from llamo_ros.benchmark.timing import one_core, spread
 from llamo_ros.benchmark.whole_latent import (
@@ -40,6 +40,7 @@ from llamo_ros.benchmark.whole_latent import (
     tick_times,
     usable_cores,
 )
+from llamo_ros.cli.arguments import count, positive, whole
 from llamo_ros.cli.device import device_of
 from llamo_ros.core.errors import LlamoError
 from llamo_ros.pipelines.text_to_motion import TextToMotion
@@ -63,18 +64,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="of compiled kernels on a CPU (default: all; on a GPU what the model has)",
     )
     parser.add_argument("--busy", nargs="+", choices=BUSY, help="the neighbour (default: each; on a GPU none)")
-    parser.add_argument("--seconds", type=float, default=75.0, help="motion of the latents (default: %(default)s)")
-    parser.add_argument("--ticks", type=int, default=40, help="for each number of streams (default: %(default)s)")
-    parser.add_argument("--most-streams", type=int, default=MOST_STREAMS, metavar="N", help="(default: %(default)s)")
-    parser.add_argument("--length", type=float, default=600.0, help="of the long motion, [s] (default: %(default)s)")
-    parser.add_argument("--piece", type=float, default=60.0, help="of it, one row each, [s] (default: %(default)s)")
-    parser.add_argument("--core", type=int, help="core to stay on (default: the quietest one)")
+    parser.add_argument("--seconds", type=positive, default=75.0, help="motion of the latents (default: %(default)s)")
+    parser.add_argument("--ticks", type=count, default=40, help="for each number of streams (default: %(default)s)")
+    parser.add_argument("--most-streams", type=count, default=MOST_STREAMS, metavar="N", help="(default: %(default)s)")
+    parser.add_argument("--length", type=positive, default=600.0, help="of the long motion, [s] (default: %(default)s)")
+    parser.add_argument("--piece", type=positive, default=60.0, help="of it, one row each, [s] (default: %(default)s)")
+    parser.add_argument("--core", type=whole, help="core to stay on (default: the quietest one)")
     add_result_options(parser, NAME)
     options = parser.parse_args(arguments)
     on_cpu = options.device == "cpu"
     options.busy = options.busy or (list(BUSY) if on_cpu else ["no"])
     precisions: Sequence[str | None] = options.precisions or (PRECISIONS if on_cpu else (None,))
     try:
+        check_places(options)
         result = envelope(f"whole latents on {'one core' if on_cpu else 'a GPU'}", git_commit())
         result["checkpoint"] = options.checkpoint
         result["latents"], result["streams"], result["long_motion"] = [], [], []

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 from llamo_ros.core.errors import BackendError, ParameterError
+from llamo_ros.core.numbers import whole_number
 
 if TYPE_CHECKING:  # kernels on NumPy arrays run in programs without torch
     import torch
@@ -181,8 +182,11 @@ def check_threads(threads: int, backend: str) -> None:
         BackendError: more than one for another backend than "cpu".
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not isinstance(threads, int) or not 1 <= threads <= cores:
-        raise ParameterError(f"threads is {threads!r}, expected 1 to {cores}, the cores that this process may use.")
+    number = whole_number(threads)
+    if number is None or not 1 <= number <= cores:
+        raise ParameterError(
+            f"threads is {threads!r}, expected a whole number from 1 to {cores}, the cores that this process may use."
+        )
     if threads > 1 and backend != "cpu":
         own = "which uses those of torch.set_num_threads()" if backend == "reference" else "which runs on a GPU"
         raise BackendError(

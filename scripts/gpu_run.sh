@@ -16,7 +16,7 @@ Slices:
 
 Settings, in the environment:
   OUT       folder for results; made if it is not there. Needed.
-  SECONDS_PER_SLICE  time of one call, [s] (540). What runs is asked to stop before, and killed at the end.
+  SECONDS_PER_SLICE  time of one call, [s], 60 or more (540). What runs is asked to stop before, and killed at the end.
   PYTHON    interpreter with PyTorch and Triton (python3)
   MODEL     streams: model or checkpoint folder (llamo-mini)
   DATA      train: folder of `llamo data pack`, or a .tar of one (data/packed)
@@ -26,7 +26,7 @@ Settings, in the environment:
   STEPS     train: steps of the whole schedule, over all slices (the stage's own)
   TRAIN_OPTIONS  train: further options of `llamo train motion`
   WORK      folder for what lies between (build/gpu)
-  DRY_RUN   1: everything at tiny size on a CPU, to try the script. Without it a missing GPU is an error.
+  DRY_RUN   1: everything at tiny size on a CPU, to try the script. Without it, or with 0, a missing GPU is an error.
 
 Packages of pure Python that the machine lacks (array-api-compat, tqdm, pytest with pluggy and iniconfig) are found in
 build/gpu/site: pip install --no-deps --target build/gpu/site PACKAGE, on a machine with a network.
@@ -41,7 +41,17 @@ fail() {
     exit 2
 }
 
+# A path as it is from the folder of the call; a name of which nothing is there stays as it is.
+from_here() {
+    case $1 in
+        '' | /*) echo "$1" ;;
+        *) if [ -e "$1" ]; then echo "$PWD/$1"; else echo "$1"; fi ;;
+    esac
+}
+
 slice=${1:-help}
+[ $# -le 1 ] || fail "one call runs one slice, but $# arguments were given: $*. Settings go before the command, as in \
+OUT=out/gpu SECONDS_PER_SLICE=540 scripts/gpu_run.sh $slice."
 case $slice in
     tests | bench | bench-batches | streams | train) ;;
     help | -h | --help)
@@ -50,35 +60,59 @@ case $slice in
         ;;
     *) fail "there is no slice '$slice'. Slices: tests, bench, bench-batches, streams, train, help." ;;
 esac
+case ${DRY_RUN:=0} in
+    0 | 1) ;;
+    *) fail "DRY_RUN is '$DRY_RUN', expected 1 to try the script on a CPU, or 0 for the GPU." ;;
+esac
+budget=${SECONDS_PER_SLICE:-540}
+case $budget in
+    *[!0-9]* | 0* | ? | [1-5]? | ???????*)
+        fail "SECONDS_PER_SLICE is '$budget', expected a whole number of seconds from 60 on, such as 540."
+        ;;
+esac
 [ -n "${OUT:-}" ] || fail "OUT is not set: the folder for results. See scripts/gpu_run.sh help."
-mkdir -p "$OUT"
+PYTHON=${PYTHON:-python3}
+case $PYTHON in
+    */*) PYTHON=$(from_here "$PYTHON") ;;
+esac
+[ "$("$PYTHON" -c 'import sys; print(sys.version_info >= (3, 11))' 2>/dev/null)" = True ] ||
+    fail "PYTHON is '$PYTHON', which is no Python 3.11 or newer that runs here. Set it to one that has PyTorch."
+{ mkdir -p "$OUT" && [ -w "$OUT" ]; } 2>/dev/null ||
+    fail "OUT is '$OUT', where no folder can be made or written. Choose another one, such as out/gpu."
 OUT=$(cd "$OUT" && pwd)
 case ${FROM:-} in '' | /*) ;; *) FROM=$PWD/$FROM ;; esac
 case ${DATA:-} in '' | /*) ;; *) DATA=$PWD/$DATA ;; esac
+model=$(from_here "${MODEL:-llamo-mini}")
+start=$(from_here "${START:-llamo-mini}")
 cd "$(dirname "$0")/.."
-PYTHON=${PYTHON:-python3}
-DRY_RUN=${DRY_RUN:-}
-budget=${SECONDS_PER_SLICE:-540}
 began=$(date +%s)
 data=${DATA:-$PWD/data/packed}
+if [ "$slice" = streams ] && [ ! -f "$model/config.json" ] && [ ! -f "llamo_ros/assets/$model/config.json" ]; then
+    fail "MODEL is '$model', which is neither a checkpoint folder, with a config.json, nor a model of the package: \
+$(cd llamo_ros/assets && echo *)."
+fi
 if [ "$slice" = train ] && [ ! -e "$data" ]; then
     fail "there is no data in $data. Make it with 'llamo data pack', and set DATA to it."
 fi
 WORK=${WORK:-build/gpu}
-mkdir -p "$WORK"
+{ mkdir -p "$WORK" && [ -w "$WORK" ]; } 2>/dev/null ||
+    fail "WORK is '$WORK', where no folder can be made or written. Leave it out, or choose another one."
 
 # The package from this checkout: what setuptools maps to llamo_ros.kernels is a folder beside it.
 mkdir -p build/checkout/llamo_ros
 ln -sfn "$PWD/kernels" build/checkout/llamo_ros/kernels
 export PYTHONPATH="$PWD:$PWD/build/checkout:$PWD/build/gpu/site${PYTHONPATH:+:$PYTHONPATH}"
 export TRITON_DEFAULT_FP_FUSION=${TRITON_DEFAULT_FP_FUSION:-1}
-needed='numpy safetensors tokenizers yaml tqdm array_api_compat'
+needed='torch numpy safetensors tokenizers yaml tqdm array_api_compat'
 [ "$slice" != tests ] || needed="$needed pytest"
 missing=$("$PYTHON" - "$needed" <<'TEXT'
 import importlib.util, sys
 print(*(name for name in sys.argv[1].split() if importlib.util.find_spec(name) is None))
 TEXT
 )
+case " $missing " in
+    *' torch '*) fail "PYTHON is '$PYTHON', which has no PyTorch (it lacks $missing). Set it to one that has." ;;
+esac
 [ -z "$missing" ] || fail "$PYTHON lacks $missing. What is pure Python can be brought along: on a machine with a network, \
 pip install --no-deps --target build/gpu/site PACKAGE, and copy that folder with the checkout."
 commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
@@ -114,8 +148,9 @@ for index in range(torch.cuda.device_count()):
     print(torch.cuda.get_device_properties(index))
 sys.exit(0 if torch.cuda.is_available() else 9)
 TEXT
+[ "$status" = 0 ] || [ "$status" = 9 ] || fail "PyTorch of $PYTHON cannot be used, see above. Set PYTHON to another one."
 device=cuda
-if [ -n "$DRY_RUN" ]; then
+if [ "$DRY_RUN" = 1 ]; then
     device=cpu
 elif [ "$status" = 9 ]; then
     fail "PyTorch of $PYTHON finds no NVIDIA GPU. DRY_RUN=1 tries the script at tiny size on a CPU."
@@ -124,7 +159,7 @@ echo "commit $commit, $slice, $(date -u +%FT%TZ)" | tee -a "$OUT/machine.txt"
 
 run_tests() {
     tests=${TESTS:-tests/kernels tests/model tests/pipelines tests/training}
-    if [ -n "$DRY_RUN" ]; then
+    if [ "$DRY_RUN" = 1 ]; then
         set -- -k "${TEST_NAMES:-test_machine_probe}"
         tests=tests/kernels
     else
@@ -137,7 +172,7 @@ run_tests() {
 run_bench() {
     name=$1
     shift
-    [ -z "$DRY_RUN" ] || set -- --device cpu --sizes 32x2 --batches 1 2 --steps 2 --seconds 0.01
+    [ "$DRY_RUN" = 0 ] || set -- --device cpu --sizes 32x2 --batches 1 2 --steps 2 --seconds 0.01
     logged "$name.txt" "$PYTHON" benchmarks/gpu_flow_sampler.py "$@" --commit "$commit" --json "$OUT/$name.json"
 }
 
@@ -151,8 +186,8 @@ make_kernels() {
 
 run_streams() {
     make_kernels
-    set -- --device "$device" --checkpoint "${MODEL:-llamo-mini}" --only latents streams length --busy no
-    [ -z "$DRY_RUN" ] || set -- "$@" --precisions int8 --seconds 1 --ticks 1 --length 1 --most-streams 2
+    set -- --device "$device" --checkpoint "$model" --only latents streams length --busy no
+    [ "$DRY_RUN" = 0 ] || set -- "$@" --precisions int8 --seconds 1 --ticks 1 --length 1 --most-streams 2
     logged streams.txt "$PYTHON" benchmarks/whole_latent.py "$@" --json "$OUT/streams.json"
 }
 
@@ -164,7 +199,6 @@ run_train() {
         tar -xf "$data" -C "$WORK/data"
         data=$(dirname "$(find "$WORK/data" -name index.json | head -n 1)")
     fi
-    start=${START:-llamo-mini}
     if [ -n "${FROM:-}" ]; then
         rm -rf "$WORK/joined"
         "$PYTHON" scripts/run_parts.py join "$FROM" "$WORK/joined" || return 1 # a run that is here stays

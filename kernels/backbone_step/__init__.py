@@ -13,6 +13,7 @@ per sequence; a prompt is many tokens of text at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from llamo_ros.core.errors import ParameterError, ShapeError
+from llamo_ros.core.numbers import real_number, whole_number
 from llamo_ros.kernels.backbone_step import reference
 from llamo_ros.kernels.backends import choose, compiled_kernels
 
@@ -109,13 +111,13 @@ class BackboneStep:
 
         Raises:
             ShapeError: the shapes do not fit together.
-            ParameterError: a tensor is not float32, not finite, or on another device than the first, or the branches
-                differ in their numbers of layers or heads.
+            ParameterError: a tensor is none, not float32, not finite, or on another device than the first, a number is
+                out of range, or the branches differ in their numbers of layers or heads.
             BackendError: backend, instruction set or precision cannot run here, or the kernels are not built.
         """
-        _check_weights(motion)
+        _check_weights("motion", motion)
         if text is not None:
-            _check_weights(text)
+            _check_weights("text", text)
             _check_branches(motion, text)
         self._device, self._width = motion.norm.device, len(motion.norm)
         self._shape = (len(motion.layers), motion.kv_heads, motion.head_width)
@@ -162,7 +164,7 @@ class BackboneStep:
             sine_RE: Sine likewise.
             keys: Of all layers, float32, contiguous, shape (layers, rows, K, L, E). Column ``lengths[r]`` of row
                 ``cache_rows[r]`` is written.
-            values: Likewise.
+            values: Likewise, in memory of their own.
             cache_rows: Row of the cache that holds each token's sequence, R of them.
             lengths: Earlier tokens of its sequence, R of them, each below L: the column that the token goes to, and the
                 last one that it attends to. Those before it are in the cache, or among these tokens.
@@ -170,16 +172,18 @@ class BackboneStep:
 
         Raises:
             ShapeError: a shape does not fit the weights or the other arguments.
-            ParameterError: a tensor is not float32 or elsewhere than the weights, a cache is not contiguous, a row or
-                length is out of range, two tokens have the same place, or ``text_rows`` is not among the tokens.
+            ParameterError: a tensor is none, not float32, or elsewhere than the weights, a cache is not contiguous, the
+                two share memory, a row or length is no whole number or out of range, two tokens have the same place, or
+                ``text_rows`` is not among the tokens.
         """
+        cache_rows, lengths = _whole_numbers("cache_rows", cache_rows), _whole_numbers("lengths", lengths)
         self._check_call(tokens_RD, cosine_RE, sine_RE, keys, values, cache_rows, lengths, text_rows)
         branches = self._motion, self._text
         if self.backend == "reference":
             tensors = (tokens_RD, cosine_RE, sine_RE, keys, values)
-            return reference.backbone_step(*branches, *tensors, list(cache_rows), list(lengths), text_rows)
+            return reference.backbone_step(*branches, *tensors, cache_rows, lengths, text_rows)
         arrays = (tensor.detach().contiguous().numpy() for tensor in (tokens_RD, cosine_RE, sine_RE, keys, values))
-        indexes = (torch.tensor(list(numbers), dtype=torch.int64).numpy() for numbers in (cache_rows, lengths))
+        indexes = (torch.tensor(numbers, dtype=torch.int64).numpy() for numbers in (cache_rows, lengths))
         return torch.from_numpy(
             compiled_kernels("backbone_step").backbone_step(*branches, *arrays, *indexes, text_rows)
         )
@@ -191,17 +195,14 @@ class BackboneStep:
         sine: Tensor,
         keys: Tensor,
         values: Tensor,
-        cache_rows: Sequence[int],
-        lengths: Sequence[int],
+        cache_rows: list[int],
+        lengths: list[int],
         text_rows: int,
     ) -> None:
         layers, kv_heads, head_width = self._shape
         tensors = {"tokens": tokens, "cosine": cosine, "sine": sine, "keys": keys, "values": values}
         for name, tensor in tensors.items():
-            if tensor.dtype != torch.float32 or tensor.device != self._device:
-                raise ParameterError(
-                    f"{name} is {tensor.dtype} on {tensor.device}, expected torch.float32 on {self._device}."
-                )
+            _check_tensor(name, tensor, self._device)
         if tokens.ndim != 2 or tokens.shape[1] != self._width:
             raise ShapeError("tokens", tokens.shape, f"(R, {self._width})", "The width is that of the weights.")
         rows = len(tokens)
@@ -215,13 +216,16 @@ class BackboneStep:
                 raise ShapeError(name, shape, wanted, "Layers, heads and head width are those of the weights.")
             if not tensors[name].is_contiguous():
                 raise ParameterError(f"{name} is not contiguous, so it cannot be written in place. Pass a whole cache.")
+        if _overlap(keys, values):
+            raise ParameterError("keys and values share memory, but both are written. Pass a cache for each.")
         if len(cache_rows) != rows or len(lengths) != rows:
             raise ParameterError(
                 f"there are {rows} tokens, {len(cache_rows)} cache_rows and {len(lengths)} lengths; expected as many."
             )
-        if not 0 <= text_rows <= rows:
-            raise ParameterError(f"text_rows is {text_rows}, expected 0 to {rows}, the number of tokens.")
-        cache_rows, lengths = ([int(number) for number in numbers] for numbers in (cache_rows, lengths))
+        if whole_number(text_rows) is None or not 0 <= text_rows <= rows:
+            raise ParameterError(
+                f"text_rows is {text_rows!r}, expected a whole number from 0 to {rows}, the number of tokens."
+            )
         if rows and not (0 <= min(cache_rows) and max(cache_rows) < keys.shape[1]):
             raise ParameterError(f"cache_rows are {cache_rows}, expected 0 to {keys.shape[1] - 1}.")
         if rows and not (0 <= min(lengths) and max(lengths) < keys.shape[3]):
@@ -246,40 +250,72 @@ def _check_branches(motion: BranchWeights, text: BranchWeights) -> None:
         )
 
 
-def _check_weights(weights: BranchWeights) -> None:
-    """Raise unless every tensor is float32 on one device and the shapes fit together."""
-    heads, kv_heads, head_width = weights.heads, weights.kv_heads, weights.head_width
-    if not weights.layers:
-        raise ParameterError("the branch has no layers, expected at least one.")
+def _check_weights(branch: str, weights: BranchWeights) -> None:
+    """Raise unless every tensor is finite float32 on one device, the shapes fit together and the numbers are some."""
+    if not isinstance(weights, BranchWeights):
+        raise ParameterError(f"{branch} is a {type(weights).__name__}, expected BranchWeights.")
+    heads, kv_heads, head_width = (whole_number(n) or 0 for n in (weights.heads, weights.kv_heads, weights.head_width))
+    if not isinstance(weights.layers, Sequence) or not weights.layers:
+        raise ParameterError(f"the {branch} branch has no layers but {weights.layers!r}, expected at least one.")
     if min(heads, kv_heads, head_width) < 1 or heads % kv_heads or head_width % 2:
         raise ParameterError(
-            f"heads is {heads}, kv_heads {kv_heads} and head_width {head_width}; expected kv_heads to divide heads and "
-            "head_width to be even."
+            f"heads is {weights.heads!r}, kv_heads {weights.kv_heads!r} and head_width {weights.head_width!r}; "
+            "expected whole numbers, kv_heads to divide heads and head_width to be even."
         )
-    if weights.norm.ndim != 1:
-        raise ShapeError("norm", weights.norm.shape, "(D,)", "One weight per channel.")
-    _check_tensor("norm", weights.norm, weights.norm.device)
-    width, ffn_width = len(weights.norm), weights.layers[0].down.shape[-1]
-    expected = {
-        "attention_norm": (width,),
-        "query_key_value": ((heads + 2 * kv_heads) * head_width, width),
-        "attention_output": (width, heads * head_width),
-        "feed_forward_norm": (width,),
-        "gate_up": (2 * ffn_width, width),
-        "down": (width, ffn_width),
-    }
+    if not 0 <= real_number(weights.norm_epsilon) < math.inf:
+        raise ParameterError(f"norm_epsilon is {weights.norm_epsilon!r}, expected a number from 0 on, such as 1e-5.")
+    device = weights.norm.device if isinstance(weights.norm, Tensor) else torch.device("cpu")
+    _check_weight("norm", weights.norm, device, ("D",))
+    width, ffn_width = len(weights.norm), None
     for index, layer in enumerate(weights.layers):
+        if not isinstance(layer, LayerWeights):
+            raise ParameterError(f"layer {index} is a {type(layer).__name__}, expected LayerWeights.")
+        if ffn_width is None:
+            _check_weight(f"down of layer {index}", layer.down, device, (width, "F"))
+            ffn_width = layer.down.shape[1]
+        expected = {
+            "attention_norm": (width,),
+            "query_key_value": ((heads + 2 * kv_heads) * head_width, width),
+            "attention_output": (width, heads * head_width),
+            "feed_forward_norm": (width,),
+            "gate_up": (2 * ffn_width, width),
+            "down": (width, ffn_width),
+        }
         for name, shape in expected.items():
-            tensor = getattr(layer, name)
-            if tensor.shape != shape:
-                raise ShapeError(
-                    f"{name} of layer {index}", tensor.shape, str(shape), "All layers have the same sizes."
-                )
-            _check_tensor(f"{name} of layer {index}", tensor, weights.norm.device)
+            _check_weight(f"{name} of layer {index}", getattr(layer, name), device, shape)
+
+
+def _check_weight(name: str, tensor: Tensor, device: torch.device, shape: tuple[int | str, ...]) -> None:
+    """Raise unless it is finite float32 on the device and of this shape, in which a letter stands for any size."""
+    _check_tensor(name, tensor, device)
+    if tensor.ndim != len(shape) or any(
+        size != wanted for size, wanted in zip(tensor.shape, shape, strict=True) if isinstance(wanted, int)
+    ):
+        raise ShapeError(name, tensor.shape, f"({', '.join(map(str, shape))})", "All layers have the same sizes.")
+    if not torch.isfinite(tensor).all():
+        raise ParameterError(f"{name} has values that are NaN or infinite. Use an undamaged model.")
 
 
 def _check_tensor(name: str, tensor: Tensor, device: torch.device) -> None:
+    """Raise unless it is a float32 tensor on the device."""
+    if not isinstance(tensor, Tensor):
+        raise ParameterError(f"{name} is a {type(tensor).__name__}, expected a torch.Tensor. Convert it first.")
     if tensor.dtype != torch.float32 or tensor.device != device:
         raise ParameterError(f"{name} is {tensor.dtype} on {tensor.device}, expected torch.float32 on {device}.")
-    if not torch.isfinite(tensor).all():
-        raise ParameterError(f"{name} has values that are NaN or infinite. Use an undamaged model.")
+
+
+def _whole_numbers(name: str, numbers: Sequence[int]) -> list[int]:
+    """The numbers, which a tensor may hold, as plain ones."""
+    try:
+        given = list(numbers)
+    except TypeError:
+        given = [None]
+    made = [whole_number(number) for number in given]
+    if None in made:
+        raise ParameterError(f"{name} are {numbers!r}, expected whole numbers, one for each token.")
+    return made
+
+
+def _overlap(first: Tensor, second: Tensor) -> bool:
+    """Whether two contiguous tensors of the same size have memory in common."""
+    return abs(first.data_ptr() - second.data_ptr()) < first.numel() * first.element_size()

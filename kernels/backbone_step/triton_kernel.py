@@ -1,8 +1,9 @@
 """The backbone step on an NVIDIA GPU, in Triton. Imported only when it is asked for: the package works without Triton.
 
-One kernel each for residual and RMSNorm; for rotary embedding, cache and attention; and for SwiGLU. The matrix products
-between them are PyTorch's (cuBLAS), or Triton's where weights have scales. Where every sequence gets one token of
-motion, which is what happens between two latents, all layers are recorded in one CUDA graph.
+One kernel each for residual and RMSNorm; for rotary embedding, cache and attention; and for SwiGLU (triton_layers.py).
+The matrix products between them are PyTorch's (cuBLAS), or Triton's where weights have scales (triton_steps.py has the
+order). Where every sequence gets one token of motion, which is what happens between two latents, all layers are
+recorded in one CUDA graph.
 """
 
 # R tokens, D width, K key/value heads, E head width, L columns of the cache
@@ -20,7 +21,8 @@ import torch
 from torch import Tensor
 
 from llamo_ros.core.errors import ParameterError
-from llamo_ros.kernels.backbone_step.triton_layers import Buffers, Part, make_buffers, pack, step_launches
+from llamo_ros.kernels.backbone_step.triton_plan import Buffers, Part, make_buffers, pack
+from llamo_ros.kernels.backbone_step.triton_steps import step_launches
 from llamo_ros.kernels.backends import check_triton
 from llamo_ros.kernels.triton_launch import STORAGE
 
@@ -46,7 +48,13 @@ class TritonBackboneStep:
 
     Safe to call from several threads at once and on any stream. Calls with one token of motion per sequence run one
     after another on the GPU.
+
+    Attributes:
+        backend: "triton".
+        precision: In which the matrices of the motion branch are kept.
     """
+
+    backend = "triton"
 
     def __init__(
         self,
@@ -84,6 +92,7 @@ class TritonBackboneStep:
                 f"precision is {precision!r} and text_precision {text_precision!r}, but both branches multiply with "
                 "activations of one type. Use 'float32' for both or for none."
             )
+        self.precision = precision
         self._motion = pack(motion, precision)
         self._text = self._motion if text is None else pack(text, text_precision)
         self._use_graph = use_graph and self._device.type == "cuda"

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from llamo_ros.core.errors import BackendError, ParameterError, ShapeError
+from llamo_ros.core.numbers import real_number
 from llamo_ros.kernels.backends import check_threads, choose, compiled_kernels, instruction_sets
 from llamo_ros.kernels.flow_sampler import reference
 
@@ -161,7 +162,7 @@ class FlowSampler:
         Raises:
             ShapeError: a shape does not fit the weights or the other arguments.
             ParameterError: modulations are given in neither or both forms, a tensor is not float32 or elsewhere than
-                the weights, `guidance_scale` is not finite, or the latents come out NaN or infinite.
+                the weights, `guidance_scale` is no finite number, or the latents come out NaN or infinite.
         """
         forms = {
             "time_modulations": time_modulations,
@@ -174,8 +175,8 @@ class FlowSampler:
                 f"modulations were given as {' and '.join(given) or 'nothing'}. Give either time_modulations (S, M) "
                 "together with condition_modulations (R, M), or modulations (S, R, M)."
             )
-        if guidance_scale is not None and not math.isfinite(guidance_scale):
-            raise ParameterError(f"guidance_scale is {guidance_scale}, expected a finite number, or None for none.")
+        if guidance_scale is not None and not math.isfinite(real_number(guidance_scale)):
+            raise ParameterError(f"guidance_scale is {guidance_scale!r}, expected a finite number, or None for none.")
         time = modulations if time_modulations is None else time_modulations
         self._check_call(noise, time, condition_modulations, guidance_scale is not None)
 

@@ -2,7 +2,7 @@
 
 There are two ways from noise to latents. One kernel per layer (triton_steps.py), recorded once in a CUDA graph per kind
 of call, so that all S steps cost one launch; and one persistent kernel (triton_persistent.py). Both are made of the
-functions in triton_tiles.py.
+functions in triton_tiles.py. The modulations that they read come from ``mod_gemm``, one product per latent.
 """
 
 # B samples, R rows (B, or 2B with guidance), Z latent channels, W width, N blocks, S Euler steps, M = 3WN + 2W
@@ -162,7 +162,7 @@ class TritonFlowSampler:
 
 
 @torch.no_grad()
-def mod_gemm(activations: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def mod_gemm(activations: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The modulations of all steps and rows in one matrix product: activations @ weight.T + bias.
 
     With P rows at once (all S steps, times all R rows where the modulations do not come apart) the weight is read once,
@@ -171,7 +171,7 @@ def mod_gemm(activations: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Args:
         activations: SiLU of the embeddings, shape (P, W), float32.
         weight: Shape (M, W), float32, or bfloat16: then the activations are rounded to that as well.
-        bias: Shape (M,), float32.
+        bias: Shape (M,), float32; None for none.
 
     Returns:
         Modulations, shape (P, M), float32.
@@ -186,16 +186,17 @@ def mod_gemm(activations: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     outputs, inputs = weight.shape
     if activations.ndim != 2 or activations.shape[1] != inputs:
         raise ShapeError("activations", activations.shape, f"(P, {inputs})", f"The weight has {inputs} inputs.")
-    if bias.shape != (outputs,):
+    if bias is not None and bias.shape != (outputs,):
         raise ShapeError("bias", bias.shape, f"({outputs},)", f"The weight has {outputs} outputs.")
     for name, tensor in {"activations": activations, "bias": bias}.items():
-        if tensor.dtype != torch.float32 or tensor.device != weight.device:
+        if tensor is not None and (tensor.dtype != torch.float32 or tensor.device != weight.device):
             raise ParameterError(f"{name} are {tensor.dtype} on {tensor.device}, expected float32 on {weight.device}.")
     check_triton(weight.device, "float32" if weight.dtype == torch.float32 else "bfloat16")
     out = torch.empty(len(activations), outputs, device=weight.device)
     if out.numel() == 0:
         return out
-    one = mod_gemm_launch(activations.contiguous(), weight.contiguous(), bias.contiguous(), out)
+    bias = None if bias is None else bias.contiguous()
+    one = mod_gemm_launch(activations.contiguous(), weight.contiguous(), bias, out)
     with torch.cuda.device(weight.device) if weight.device.type == "cuda" else nullcontext():
         one.run()
     return out

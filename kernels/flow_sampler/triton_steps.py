@@ -286,8 +286,8 @@ def many_rows_launches(weights: PackedWeights, buffers: Buffers, arguments: dict
     yield launch(linear_gate_residual_rows_kernel, grid, 4, arguments | second_layer(weights) | dot)
 
 
-def mod_gemm_launch(activations: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> Launch:
-    """Out (P, OUT) = activations (P, K) @ weight (OUT, K).T + bias (OUT,), all contiguous."""
+def mod_gemm_launch(activations: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Launch:
+    """Out (P, OUT) = activations (P, K) @ weight (OUT, K).T + bias (OUT,), if there is one; all contiguous."""
     rows, (outputs, inputs) = len(activations), weight.shape
     dot = dot_type(weight)
     # Wide tiles: here the products take the time, not the weights.

@@ -12,6 +12,7 @@ from typing import Any
 from llamo_ros.benchmark.machine import Limits
 from llamo_ros.benchmark.tables import write_section
 from llamo_ros.core.errors import ParameterError
+from llamo_ros.core.files import writable_path
 
 DOCUMENT = Path("docs/performance.md")
 
@@ -29,8 +30,28 @@ def add_result_options(parser: argparse.ArgumentParser, name: str) -> None:
     )
 
 
+def head_size(text: str) -> tuple[int, int]:
+    """Width and blocks of a flow head, as 256x4; a type of argparse."""
+    width, _, blocks = text.partition("x")
+    if not (width.isdecimal() and blocks.isdecimal() and int(width) and int(blocks)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxBLOCKS, as in 256x4")
+    return int(width), int(blocks)
+
+
+def check_places(options: argparse.Namespace) -> None:
+    """Whether :func:`keep` will find its places; asked first, since the work before it takes long.
+
+    Raises:
+        ParameterError: the file cannot be written, or the document is not here.
+    """
+    if options.json is not None:
+        writable_path(options.json)
+    if options.write_docs and not DOCUMENT.is_file():
+        raise ParameterError(f"{DOCUMENT} is not here. Run the benchmark in the repository, or use --json.")
+
+
 def keep(result: dict[str, Any], options: argparse.Namespace, name: str, table: Callable[[dict], str]) -> None:
-    """Write a result where the options say.
+    """Write a result where the options say; :func:`check_places` has been asked.
 
     Args:
         result: JSON values.
@@ -39,16 +60,13 @@ def keep(result: dict[str, Any], options: argparse.Namespace, name: str, table: 
         table: Makes the section.
 
     Raises:
-        ParameterError: the document is not here, or has no place for the table.
+        ParameterError: the document has no place for the table.
     """
     result["busy_machine"] = options.busy_machine
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(text, encoding="utf-8")
     if options.write_docs:
-        if not DOCUMENT.is_file():
-            raise ParameterError(f"{DOCUMENT} is not here. Run the benchmark in the repository, or use --json.")
         write_section(DOCUMENT, name, table(json.loads(text)))
         Path("benchmarks/results", f"{name}.json").write_text(text, encoding="utf-8")
 

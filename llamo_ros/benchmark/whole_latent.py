@@ -99,7 +99,12 @@ def streams_in_real_time(
 
     Returns:
         "rows": spread of the ticks of each number that was tried; "streams": the largest that keeps up, 0 if none.
+
+    Raises:
+        ParameterError: ``ticks`` or ``most`` is below 1.
     """
+    if ticks < 1 or most < 1:
+        raise ParameterError(f"ticks is {ticks} and most {most}, expected both to be at least 1.")
     rows: dict[int, dict[str, object]] = {}
 
     def keeps_up(count: int) -> bool:

@@ -128,21 +128,17 @@ def caption(options: argparse.Namespace) -> None:
 
 def models(options: argparse.Namespace) -> None:
     """List the models that come with the package."""
-    from safetensors import safe_open
-
     from llamo_ros.model.checkpoint import available_models, read_config
+    from llamo_ros.model.quantisation import weight_bytes
+    from llamo_ros.model.shards import Shards
 
     shipped = available_models()
     if not shipped:
         print("no model comes with this installation; give --checkpoint FOLDER to the commands that need one")
     for name, folder in shipped.items():
         _, metadata = read_config(folder)
-        shards = sorted(folder.glob("*.safetensors"))
-        parameters = 0
-        for shard in shards:
-            with safe_open(shard, framework="np") as tensors:
-                parameters += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())
-        megabytes = sum(shard.stat().st_size for shard in shards) / 1e6
+        parameters = sum(map(math.prod, Shards(folder).shapes.values()))  # scales of quantised matrices are none
+        megabytes = weight_bytes(folder) / 1e6
         print(
             f"{name}: {parameters / 1e6:.1f} M parameters, {megabytes:.1f} MB, licence {metadata.get('licence', '?')}"
         )

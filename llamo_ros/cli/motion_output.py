@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llamo_ros.core.errors import ParameterError
+from llamo_ros.core.files import writable_path
 
 if TYPE_CHECKING:
     from llamo_ros.motion.clip import MotionClip
@@ -46,13 +46,7 @@ def output_path(path: Path, suffixes: tuple[str, ...]) -> Path:
     if path.suffix.lower() not in suffixes:
         found = f"ends in {path.suffix!r}" if path.suffix else "has no suffix"
         raise ParameterError(f"{str(path)!r} {found}, expected {', '.join(suffixes[:-1])} or {suffixes[-1]}.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ParameterError(f"folder {path.parent} cannot be made: {error.strerror}. Choose another place.") from error
-    if not os.access(path.parent, os.W_OK) or path.is_dir():
-        raise ParameterError(f"{path} cannot be written. Choose another place.")
-    return path
+    return writable_path(path)
 
 
 def picture_path(path: Path | None) -> Path | None:

@@ -51,8 +51,11 @@ def bench(options: argparse.Namespace) -> None:
 
     from llamo_ros.benchmark.quick import QuickSettings, quick_benchmark
     from llamo_ros.cli.system_report import bench_text
+    from llamo_ros.core.files import writable_path
     from llamo_ros.training.runs import git_commit
 
+    if options.json is not None:
+        writable_path(options.json)  # now, not when all is measured
     settings = QuickSettings(options.operation_seconds, options.seconds, options.ticks, options.process, options.core)
     result = quick_benchmark(
         options.checkpoint,

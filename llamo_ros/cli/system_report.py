@@ -74,10 +74,9 @@ def try_model(checkpoint: str, device: str) -> Trial:
     model, tokenizer = load_checkpoint(checkpoint, device)
     engine = MotionEngine(model, tokenizer)
     stream = engine.open("a person walks forward", min_duration=TRIAL_DURATION, max_duration=TRIAL_DURATION)
-    trial = Trial(device, model.config)
+    trial = Trial(device, model.config, engine.operations)
     began = time.monotonic()
     while made := engine.tick():
-        trial.operations = trial.operations or operations_in(engine)
         trial.latencies += [chunk.latency for _, chunk in made]
         if time.monotonic() - began > TRIAL_LIMIT:
             stream.cancel()
@@ -88,28 +87,6 @@ def operations() -> list[str]:
     """Names of the folders under ``llamo_ros.kernels`` that are operations: those with a reference."""
     packages = [module.name for module in pkgutil.iter_modules(llamo_ros.kernels.__path__) if module.ispkg]
     return [name for name in packages if importlib.util.find_spec(f"llamo_ros.kernels.{name}.reference")]
-
-
-def operations_in(owner: object) -> dict[str, object]:
-    """The operations of ``llamo_ros.kernels`` that an object of this package holds, however deep, by name."""
-    found: dict[str, object] = {}
-    seen: set[int] = set()
-    waiting = [owner]
-    while waiting:
-        item = waiting.pop()
-        room = type(item).__module__.split(".")
-        if id(item) in seen or isinstance(item, torch.nn.Module):
-            continue
-        seen.add(id(item))
-        if room[:2] == ["llamo_ros", "kernels"] and hasattr(item, "backend"):
-            found[room[2]] = item
-        elif isinstance(item, dict):
-            waiting += [*item, *item.values()]
-        elif isinstance(item, (list, tuple)):
-            waiting += item
-        elif room[0] == "llamo_ros":
-            waiting += getattr(item, "__dict__", {}).values()
-    return found
 
 
 def version_rows() -> list[Row]:

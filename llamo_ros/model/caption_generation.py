@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llamo_ros.core.errors import ParameterError
+from llamo_ros.core.errors import ParameterError, ShapeError
+from llamo_ros.core.numbers import checked_count, whole_number
 from llamo_ros.model.caption_runtime import CaptionRuntime
 from llamo_ros.model.llamo import MOTION
 from llamo_ros.model.mixture_of_transformers import KeyValueCache
@@ -73,9 +74,21 @@ class MotionPrefix:
             runtime: The model, ready to run.
             bos: Id of [BOS].
             capacity: Latents it can hold.
+
+        Raises:
+            ParameterError: ``bos`` is no id of the model's vocabulary, or ``capacity`` not from 1 to what its positions
+                hold.
         """
-        self._runtime, self._model, self._capacity = runtime, runtime.model, capacity
-        self._cache = self._new_cache(2 + capacity)
+        self._runtime, self._model = runtime, runtime.model
+        positions = self._model.config.backbone.max_positions
+        self._capacity = checked_count("capacity", capacity)
+        if 2 + self._capacity > positions:
+            raise ParameterError(
+                f"capacity is {capacity} latents, expected at most {positions - 2}, the positions of the model behind "
+                "[BOS] and [BOM]."
+            )
+        (bos,) = self._checked_ids("bos", [bos])
+        self._cache = self._new_cache(2 + self._capacity)
         runtime.read([bos, self._model.begin_motion], self._no_latents(), self._cache)
 
     def __len__(self) -> int:
@@ -88,11 +101,14 @@ class MotionPrefix:
 
     @torch.inference_mode()
     def extend(self, latents_LC: Tensor) -> None:
-        """Read further latents, normalised, shape (L, C).
+        """Read further latents, normalised, float32, shape (L, C).
 
         Raises:
-            ParameterError: there is no room for so many.
+            ShapeError: they are not rows of the model's latent channels.
+            ParameterError: there is no room for so many, or they are no tensor, of another type or elsewhere than the
+                model's, NaN or infinite.
         """
+        self._check_latents(latents_LC)
         if len(latents_LC) > self.room:
             raise ParameterError(f"{len(latents_LC)} latents are to be read, and there is room for {self.room}.")
         if len(latents_LC):
@@ -111,25 +127,28 @@ class MotionPrefix:
             options: See :class:`CaptionOptions`; greedy if None.
 
         Raises:
-            ParameterError: nothing has been read yet.
+            ParameterError: nothing has been read yet, or an id is none of the model's vocabulary.
         """
         if not len(self):
             raise ParameterError("there is no motion to caption; extend the prefix by at least one latent first.")
-        return self._caption(stops, list(forbidden), options or CaptionOptions())
+        stops, forbidden = self._checked_ids("stops", stops), self._checked_ids("forbidden", forbidden)
+        return self._caption(stops, forbidden, options or CaptionOptions())
 
     @torch.inference_mode()
     def log_probabilities(self, ids: Sequence[int], eos: int, forbidden: Collection[int] = ()) -> Tensor:
         """Log-probability of each token of a given caption and of [EOS] behind it, shape (len(ids) + 1,).
 
         Raises:
-            ParameterError: nothing has been read yet.
+            ParameterError: nothing has been read yet, or an id is none of the model's vocabulary.
         """
         if not len(self):
             raise ParameterError("there is no motion to compare with; extend the prefix by at least one latent first.")
+        ids, forbidden = self._checked_ids("ids", ids), self._checked_ids("forbidden", forbidden)
+        (eos,) = self._checked_ids("eos", [eos])
         cache = self._copy(1 + len(ids))
         hidden_SD = self._runtime.read([self._model.end_motion, *ids], self._no_latents(), cache)
         logits_SV = self._model.backbone.text.logits(hidden_SD).float()
-        logits_SV[:, list(forbidden)] = -torch.inf
+        logits_SV[:, forbidden] = -torch.inf
         targets_S1 = torch.tensor([*ids, eos], device=logits_SV.device)[:, None]
         return torch.log_softmax(logits_SV, dim=-1).gather(1, targets_S1)[:, 0]
 
@@ -147,6 +166,27 @@ class MotionPrefix:
             yield CaptionToken(token, float(log_probabilities_V[token]))
             if token in stops:
                 return
+
+    def _checked_ids(self, name: str, ids: Collection[int]) -> list[int]:
+        """The ids as plain numbers. [BOM] and [EOM] are none of the vocabulary: they are read, never written."""
+        vocabulary = self._model.config.backbone.vocab_size
+        for token in ids:
+            number = whole_number(token)
+            if number is None or not 0 <= number < vocabulary:
+                raise ParameterError(
+                    f"{name} has {token!r}, expected ids of tokens, whole numbers from 0 to {vocabulary - 1}."
+                )
+        return [int(token) for token in ids]
+
+    def _check_latents(self, latents: Tensor) -> None:
+        device, channels = self._model.latent_mean.device, self._model.config.vae.latent_dim
+        if not isinstance(latents, Tensor) or latents.dtype != torch.float32 or latents.device != device:
+            found = f"{latents.dtype} on {latents.device}" if isinstance(latents, Tensor) else type(latents).__name__
+            raise ParameterError(f"latents are {found}, expected a tensor of torch.float32 on {device}.")
+        if latents.ndim != 2 or latents.shape[1] != channels:
+            raise ShapeError("latents", latents.shape, f"(L, {channels})", "Channels are those of the model's VAE.")
+        if not torch.isfinite(latents).all():
+            raise ParameterError("latents are NaN or infinite. Check the motion that was encoded.")
 
     def _new_cache(self, capacity: int) -> KeyValueCache:
         model = self._model

@@ -32,6 +32,11 @@ class CompiledBody:
         self._inputs = operations[0].inputs
         self._looks_back = [rows > 0 for rows, _ in body.state_shapes()]
 
+    @property
+    def operation(self) -> CausalStack:
+        """The layers as kernels run them."""
+        return self._stack
+
     def __call__(self, x_BTC: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
         """Output rows and the state for the rows that follow, as the body gives them but for the folding of frames.
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from llamo_ros.core.errors import ParameterError
 from llamo_ros.model.llamo import MOTION
 from llamo_ros.model.motion_runtime import MotionRuntime
-from llamo_ros.model.passages import Passage, Prompt
+from llamo_ros.model.passages import Passage
 from llamo_ros.model.reading import Reading, read
 from llamo_ros.model.seeded import seeded_generator
 from llamo_ros.model.slots import SlotCache
@@ -106,7 +106,7 @@ class LatentStream:
 
     def _begin(self, passage: Passage) -> None:
         """Make a passage the present one; the next tick reads its tokens."""
-        rows = [passage.prompt, Prompt()] if passage.options.guidance_scale != 1.0 else [passage.prompt]
+        rows = [passage.prompt, passage.null] if passage.options.guidance_scale != 1.0 else [passage.prompt]
         # A row that has not read what came before cannot go on with it, nor what would run out of positions; and a
         # motion without latents is none.
         self._goes_on = (
@@ -114,26 +114,29 @@ class LatentStream:
             and self._made > 0
             and self._reading is not None
             and len(rows) == self._reading.rows
-            and self._reading.length + passage.prompt.length + self._engine.window + 2 < self._engine.positions
+            and self._reading.length + max(row.length for row in rows) + self._engine.window + 2
+            < self._engine.positions
         )
         self.passage += 1
         self._present, self._made = passage, 0
         self._engine._free(self._next)
         self._next = None
-        if self._goes_on:
-            model = self._engine.model
-            for row, prompt in enumerate(rows):
-                tokens = [model.end_motion, *prompt.ids, model.begin_motion]
-                self._reading.extend(row, tokens, _listed(prompt.latents))
-        else:
+        if not self._goes_on:
             self._read_anew(passage.context, with_lead=True)
+            return
+        model = self._engine.model
+        for row, prompt in enumerate(rows):
+            lead = _listed(prompt.lead)
+            tokens = [model.end_motion, *prompt.ids, model.begin_motion, *[MOTION] * len(lead)]
+            self._reading.extend(row, tokens, [*_listed(prompt.latents), *lead])
+        self._recent.extend(_listed(passage.prompt.lead))
 
     def _read_anew(self, context: int, with_lead: bool = False) -> None:
         """Forget all but the prompt and the newest latents."""
         self._engine._free(self._reading)
         kept = list(self._recent)[len(self._recent) - min(context, len(self._recent)) :]
         prompt, null = self._present.prompt, self._present.null
-        leads = [[*(_listed(row.lead) if with_lead else ()), *kept] for row in (prompt, null)]
+        leads = [[*kept, *(_listed(row.lead) if with_lead else ())] for row in (prompt, null)]
         self._reading = self._prompted(*leads)
         self._recent.clear()
         self._recent.extend(leads[0])
@@ -151,8 +154,9 @@ class LatentStream:
     def _look_ahead(self) -> None:
         """With the newest latent, what the next window has to read; takes its place when this one is full."""
         left = self._engine.window - len(self._recent)
-        # The prompt of a conversation's turn is not that of the motion before it.
-        context = min(self._engine.context, self._made + left) if self._goes_on else self._engine.context
+        context = self._engine.context
+        if self._goes_on:  # the prompt of a conversation's turn is not that of the motion before it
+            context = min(context, len(_listed(self._present.prompt.lead)) + self._made + left)
         if self._next is not None:
             for row in range(self._next.rows):
                 self._next.extend(row, [MOTION], [self._recent[-1]])
@@ -198,7 +202,8 @@ class LatentStream:
 class LatentEngine:
     """Makes the latents of all open streams together, one each per tick. For one thread.
 
-    What comes out of a stream does not depend on the others, up to rounding.
+    What comes out of a stream does not depend on the others, up to rounding, which in int8 grows: see
+    :class:`~llamo_ros.pipelines.motion_engine.MotionEngine`.
     """
 
     def __init__(self, runtime: MotionRuntime, bos: int, window: int, context: int) -> None:

@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llamo_ros.core.errors import ParameterError
+from llamo_ros.core.numbers import whole_number
 from llamo_ros.kernels.flow_sampler import FlowHeadWeights, FlowSampler
+from llamo_ros.kernels.flow_sampler.modulations import ModulationLayer
 from llamo_ros.model.flow_head import FlowHead
 
 SOLVERS = ("euler", "midpoint")
@@ -70,12 +72,22 @@ class LatentSampler:
         )
         self._head = head
         self._field = FlowSampler(weights, backend=backend, precision=precision)
+        # What is multiplied for each latent: the condition's part, or where that does not come apart all of it.
+        layer = head.condition_modulation if head.config.modulation == "separable" else head.time_modulation
+        self._modulations = ModulationLayer(
+            layer.weight, layer.bias, backend=self._field.backend, precision=self._field.precision
+        )
         self._tables: OrderedDict[tuple[int, str], tuple[Tensor, Tensor | None]] = OrderedDict()
 
     @property
     def backend(self) -> str:
         """Which implementation of the velocity field runs, for both solvers: "cpu", "triton" or "reference"."""
         return self._field.backend
+
+    @property
+    def operation(self) -> FlowSampler:
+        """The velocity field as kernels run it."""
+        return self._field
 
     @torch.no_grad()
     def __call__(
@@ -111,10 +123,10 @@ class LatentSampler:
         embedding_KW, time_KM = self._table(steps, solver)
         embedded_RW = head.condition(condition_RD.float())
         if time_KM is not None:
-            condition_RM = folded(head, head.condition_modulation(F.silu(embedded_RW)), constant=False)
+            condition_RM = folded(head, self._modulations(F.silu(embedded_RW)), constant=False)
             tables = {"time_modulations": time_KM, "condition_modulations": condition_RM}
         else:
-            joint_KRM = head.time_modulation(F.silu(embedding_KW[:, None] + embedded_RW))
+            joint_KRM = self._modulations(F.silu(embedding_KW[:, None] + embedded_RW))
             tables = {"modulations": folded(head, joint_KRM)}
         if solver == "euler":
             return self._field(noise_BC, **tables, guidance_scale=guidance)
@@ -168,13 +180,14 @@ def folded(head: FlowHead, modulations: Tensor, constant: bool = True) -> Tensor
 
 
 def check_solver(steps: int, solver: str) -> tuple[int, str]:
-    """The two as given.
+    """The two, the number of steps as a plain one.
 
     Raises:
         ParameterError: there is no such solver, or the number of steps is not 1 to 1000.
     """
     if solver not in SOLVERS:
         raise ParameterError(f"solver is {solver!r}, expected one of {', '.join(SOLVERS)}.")
-    if not 1 <= steps <= MAX_STEPS or steps != int(steps):
-        raise ParameterError(f"flow_steps is {steps}, expected a whole number from 1 to {MAX_STEPS}.")
-    return steps, solver
+    number = whole_number(steps)
+    if number is None or not 1 <= number <= MAX_STEPS:
+        raise ParameterError(f"flow_steps is {steps!r}, expected a whole number from 1 to {MAX_STEPS}.")
+    return number, solver

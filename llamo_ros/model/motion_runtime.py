@@ -50,6 +50,13 @@ class MotionRuntime:
         self.read = reader_of(model, backend, precision)
         self._decoder = CompiledBody(model.vae.decoder, backend=backend, precision=precision) if is_compiled else None
 
+    @property
+    def operations(self) -> dict[str, object]:
+        """What kernels run of the model, by the name of the operation's folder; each says its backend and precision."""
+        parts = {"flow_sampler": self.sampler, "backbone_step": self.read, "causal_stack": self._decoder}
+        held = {name: None if part is None else part.operation for name, part in parts.items()}
+        return {name: operation for name, operation in held.items() if operation is not None}
+
     def decode(self, z_BLC: Tensor, state: StreamState | None) -> tuple[Tensor, StreamState]:
         """Frames (B, 4 L, 272) and the state, as :meth:`llamo_ros.model.motion_vae.MotionVae.decode`."""
         vae = self.model.vae

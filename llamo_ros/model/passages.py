@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from llamo_ros.core.errors import ParameterError
+from llamo_ros.core.numbers import real_number, whole_number
 from llamo_ros.model.latent_sampler import check_solver
 
 LINKS = ("context", "conversation")
@@ -47,16 +48,22 @@ class SamplingOptions:
     solver: str = "euler"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min_latents <= (self.min_latents if self.max_latents is None else self.max_latents):
+        least = whole_number(self.min_latents) or 0
+        most = least if self.max_latents is None else whole_number(self.max_latents) or 0
+        if not 1 <= least <= most:
             raise ParameterError(
-                f"min_latents is {self.min_latents} and max_latents {self.max_latents}; expected 1 <= min <= max."
+                f"min_latents is {self.min_latents!r} and max_latents {self.max_latents!r}; expected whole numbers, "
+                "1 <= min <= max."
             )
-        if not (0 <= self.guidance_scale < 100 and 0 <= self.temperature < 100):
+        if not (0 <= real_number(self.guidance_scale) < 100 and 0 <= real_number(self.temperature) < 100):
             raise ParameterError(
-                f"guidance_scale is {self.guidance_scale} and temperature {self.temperature}, expected 0 to 100."
+                f"guidance_scale is {self.guidance_scale!r} and temperature {self.temperature!r}, expected numbers "
+                "from 0 to 100."
             )
-        if not self.exit_threshold >= 0:
-            raise ParameterError(f"exit_threshold is {self.exit_threshold}, expected 0 or more; above 1 is never.")
+        if not real_number(self.exit_threshold) >= 0:
+            raise ParameterError(
+                f"exit_threshold is {self.exit_threshold!r}, expected a number from 0 on; above 1 is never."
+            )
         check_solver(self.flow_steps, self.solver)
 
 
@@ -68,7 +75,8 @@ class Prompt:
         ids: Token ids; those of motions that are given among the words too: [BOM], ``MOTION`` for each latent, [EOM].
         latents: Normalised latents of the ``MOTION`` places, shape (M, C); None for none.
         lead: Normalised latents that the motion begins with, as if they had been made, shape (K, C); None for none.
-            They count as latents of the window, and are forgotten as those are.
+            They count as latents of the window, and are forgotten as those are; with either link they come last, behind
+            what the stream made before.
     """
 
     ids: tuple[int, ...] = ()
@@ -90,7 +98,8 @@ class Passage:
         options: How its latents are sampled.
         link: How it begins, one of ``LINKS``; without meaning for the first one of a stream.
         context: Latents kept as context by the link "context".
-        null: Of the second row that guidance measures the prompt against.
+        null: Of the second row that guidance measures the prompt against. It goes on with what that row has read, as
+            the prompt does with its own: with the link "conversation" the empty one is [EOM] [BOM].
 
     Raises:
         ParameterError: there is no such link, or ``context`` is negative.

@@ -9,7 +9,7 @@ sequences, and give the hidden state of each sequence's last token.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from llamo_ros.model.config import BackboneConfig
 from llamo_ros.model.llama import LlamaBranch, rotary_tables
 from llamo_ros.model.llamo import MOTION, PADDING, Llamo
 from llamo_ros.model.slots import SlotWindow
+
+if TYPE_CHECKING:
+    from llamo_ros.kernels.backbone_step.triton_kernel import TritonBackboneStep
 
 
 class BufferedCache(Protocol):
@@ -103,6 +106,11 @@ class CompiledReader:
         """Which implementation runs: "cpu" (compiled) or "reference"."""
         return self._step.backend
 
+    @property
+    def operation(self) -> BackboneStep:
+        """The backbone as kernels run it."""
+        return self._step
+
     def __call__(self, sequences: Sequence[Sequence[int]], latents_LC: Tensor, cache: BufferedCache) -> Tensor:
         """Hidden states (R, D) of the last of each sequence's new tokens; see :meth:`hidden`."""
         last_R = torch.tensor([len(sequence) for sequence in sequences]).cumsum(0) - 1
@@ -140,9 +148,14 @@ class CompiledReader:
 
 
 class TorchReader:
-    """More tokens of text and motion through the model as it is."""
+    """More tokens of text and motion through the model as it is.
+
+    Attributes:
+        operation: The backbone as kernels run it; None where none do.
+    """
 
     reads_cheaply = False
+    operation: TritonBackboneStep | None = None
 
     def __init__(self, model: Llamo) -> None:
         self._model = model
@@ -181,7 +194,7 @@ class TritonReader(TorchReader):
         if precision == "float32" and model.special_tokens.dtype == torch.bfloat16:
             precision = "bfloat16"  # what the weights are: nothing is lost
         weights = branch_weights(model.backbone.motion or model.backbone.text, model.backbone.config)
-        self._step = TritonBackboneStep(weights, precision=precision)
+        self.operation = TritonBackboneStep(weights, precision=precision)
         self._rotary = RotaryTables(model.backbone.config, model.latent_mean.device)
 
     def __call__(self, sequences: Sequence[Sequence[int]], latents_LC: Tensor, window: SlotWindow) -> Tensor:
@@ -191,7 +204,7 @@ class TritonReader(TorchReader):
         rows, lengths = window.numbers
         cosine_RE, sine_RE = self._rotary(lengths)
         tokens_RD = self._model.adapter(latents_LC)
-        hidden_RD = self._step(tokens_RD, cosine_RE, sine_RE, *window.buffers, rows, lengths)
+        hidden_RD = self.operation(tokens_RD, cosine_RE, sine_RE, *window.buffers, rows, lengths)
         window.advance(1)
         return hidden_RD.to(self._model.special_tokens.dtype)
 

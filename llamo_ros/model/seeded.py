@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import operator
-
 import torch
 
 from llamo_ros.core.errors import ParameterError
+from llamo_ros.core.numbers import whole_number
 
 SEEDS = 2**63
 
@@ -26,10 +25,7 @@ def checked_seed(seed: int) -> int:
     Raises:
         ParameterError: it is not a whole number from 0 to 2^63 - 1.
     """
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        number = -1
-    if not 0 <= number < SEEDS:
+    number = whole_number(seed)
+    if number is None or not 0 <= number < SEEDS:
         raise ParameterError(f"seed is {seed!r}, expected a whole number from 0 to 2^63 - 1.")
     return number

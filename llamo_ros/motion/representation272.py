@@ -111,6 +111,11 @@ class StreamingDecoder:
         self._heading = float(start_heading)
         self._xz = float(start_xz[0]), float(start_xz[1])
 
+    @property
+    def operation(self) -> FrameDecoder:
+        """What makes the frames."""
+        return self._decoder
+
     def decode(self, features: NDArray[np.floating]) -> MotionClip:
         """Frames of one chunk of features (T, 272), continuing where the last chunk ended.
 

@@ -161,7 +161,8 @@ class MotionEngine:
 
     An engine and its streams belong to one thread at a time; several engines may share a model and a runtime.
     What comes out of a stream does not depend on the others, up to rounding: 1e-4 of a latent in float32, a few
-    hundredths in bfloat16, whose products are rounded differently in a batch of another size.
+    hundredths in bfloat16, whose products are rounded differently in a batch of another size. With kernels in int8 a
+    last bit moves whole numbers, and after some latents the same seed may make another motion of the same prompt.
 
     Attributes:
         model: The model, in evaluation mode.
@@ -192,6 +193,12 @@ class MotionEngine:
     def streams(self) -> tuple[MotionStream, ...]:
         """Streams that are open, the oldest first."""
         return tuple(self._streams[stream] for stream in self._latents.streams)
+
+    @property
+    def operations(self) -> dict[str, object]:
+        """What kernels run here, by the name of the operation's folder: the runtime's, and that of open streams."""
+        decoders = [("frame_decoder", stream._frames_of.decoder.operation) for stream in self._streams.values()]
+        return self._runtime.operations | dict(decoders)
 
     def open(
         self,

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from llamo_ros.core.errors import ParameterError
+from llamo_ros.core.numbers import real_number
 from llamo_ros.model.config import LATENT_RATE, GenerationConfig
 from llamo_ros.model.passages import SamplingOptions
 
@@ -46,11 +47,13 @@ class MotionOptions:
             return getattr(defaults, name) if value is None else value
 
         longest = given("max_duration")
-        shortest = min(defaults.min_duration, longest) if self.min_duration is None else self.min_duration
+        shortest = 0.0 if self.min_duration is None else self.min_duration
         for name, value in (("min_duration", shortest), ("max_duration", longest)):
             endless = name == "max_duration" and value == math.inf
-            if not (endless or 0 <= value <= MAX_DURATION):
-                raise ParameterError(f"{name} is {value}, expected between 0 and {MAX_DURATION:.0f} seconds.")
+            if not (endless or 0 <= real_number(value) <= MAX_DURATION):
+                raise ParameterError(f"{name} is {value!r}, expected between 0 and {MAX_DURATION:.0f} seconds.")
+        if self.min_duration is None:
+            shortest = min(defaults.min_duration, longest)
         if shortest > longest or longest == 0:
             raise ParameterError(f"min_duration {shortest} s exceeds max_duration {longest} s, or that is 0.")
         return SamplingOptions(

@@ -32,6 +32,11 @@ class StreamFrames:
         self._last = before  # the two newest frames
         self._blends = False
 
+    @property
+    def decoder(self) -> StreamingDecoder:
+        """What makes the frames of features."""
+        return self._decoder
+
     def blend(self) -> None:
         """The next features begin a motion of their own."""
         self._blends = self._last is not None

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from llamo_ros.core.errors import ParameterError
+from llamo_ros.core.numbers import checked_count
 from llamo_ros.model.checkpoint import load_checkpoint
 from llamo_ros.model.llamo import Llamo
 from llamo_ros.model.motion_runtime import MotionRuntime
@@ -64,9 +65,10 @@ class TextToMotion:
                 checkpoint's.
 
         Raises:
+            ParameterError: ``threads`` is not a whole number from 1 on.
             CheckpointError: the checkpoint is unknown, incomplete or damaged.
         """
-        torch.set_num_threads(threads)
+        torch.set_num_threads(checked_count("threads", threads))
         model, tokenizer = load_checkpoint(checkpoint, device)
         return cls(model, tokenizer, backend, precision)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from llamo_ros.core.errors import ParameterError
+from llamo_ros.core.numbers import checked_count
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         if self.steps <= 0 and not self.minutes > 0:
             raise ParameterError("give a positive number of minutes or of steps to train.")
+        checked_count("threads", self.threads)
         if self.accumulate < 1 or self.patience < 1:
             raise ParameterError(
                 f"accumulate is {self.accumulate} and patience {self.patience}, expected at least 1 each."

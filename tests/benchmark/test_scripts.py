@@ -75,10 +75,42 @@ def test_a_missing_checkpoint_is_one_line(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_the_document_must_be_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "words", "problem"),
+    [
+        ("whole_latent", "--ticks 0", "--ticks: '0' is not a whole number from 1 on"),
+        ("whole_latent", "--most-streams 0", "--most-streams: '0' is not a whole number from 1 on"),
+        ("whole_latent", "--piece nan", "--piece: 'nan' is not a positive number"),
+        ("gpu_flow_sampler", "--device cpu --batches 1 0", "--batches: '0' is not a whole number from 1 on"),
+        ("gpu_flow_sampler", "--device cpu --sizes 1536", "--sizes: '1536' is not WIDTHxBLOCKS, as in 256x4"),
+        ("operations", "--steps 0", "--steps: '0' is not a whole number from 1 on"),
+        ("operations", "--seconds inf", "--seconds: 'inf' is not a positive number"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(
+    name: str, words: str, problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        script(name).main(words.split())
+    assert problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["operations", "whole_latent", "gpu_flow_sampler"])
+@pytest.mark.parametrize(("words", "problem"), [("--write-docs", "is not here"), ("--json .", "cannot be written")])
+def test_places_for_the_result_are_looked_at_before_anything_is_measured(
+    name: str,
+    words: str,
+    problem: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.chdir(tmp_path)
-    words = "--preset tiny --only decoder --precisions int8 --seconds 1e-9 --write-docs"
-    assert script("operations").main(words.split()) == 1
+    module = script(name)
+    monkeypatch.setattr(module, "envelope", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert module.main(words.split()) == 1
+    assert problem in capsys.readouterr().err
 
 
 def test_the_gpu_benchmark_tries_its_eager_parts_on_a_cpu(document: Path) -> None:

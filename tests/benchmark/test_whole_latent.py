@@ -17,6 +17,7 @@ from llamo_ros.benchmark.whole_latent import (
     tick_times,
     usable_cores,
 )
+from llamo_ros.core.errors import ParameterError
 from llamo_ros.model.checkpoint import save_checkpoint
 from llamo_ros.model.config import preset
 from llamo_ros.model.llamo import Llamo
@@ -64,6 +65,9 @@ def test_the_search_ends_at_the_most_streams_that_keep_up(
     assert streams_in_real_time(pipeline, ticks=1, most=6)["streams"] == 6
     monkeypatch.setattr(whole_latent, "_ticks_of_many", lambda *_: [2 * PERIOD])
     assert streams_in_real_time(pipeline)["streams"] == 0
+    for nothing in ({"ticks": 0}, {"most": 0}):
+        with pytest.raises(ParameterError, match="expected both to be at least 1"):
+            streams_in_real_time(pipeline, **nothing)
 
 
 def test_many_streams_are_made_together(pipeline: TextToMotion) -> None:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,11 @@ import pytest
 from llamo_ros import __version__, cli
 from llamo_ros.cli import main
 from llamo_ros.cli.motion_output import MOTION_SUFFIXES
+from llamo_ros.model.checkpoint import save_checkpoint
+from llamo_ros.model.config import preset
+from llamo_ros.model.llamo import Llamo
+from llamo_ros.model.quantisation import quantise_checkpoint
+from llamo_ros.model.text_tokenizer import TextTokenizer
 from llamo_ros.motion.files import load_motion
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +113,23 @@ def test_a_model_is_listed_with_its_size_and_licence(
     assert main(["models"]) == 0
     assert "M parameters" in (line := capsys.readouterr().out.splitlines()[0])
     assert "licence none" in line
+
+
+def test_a_quantised_model_is_listed_with_as_many_parameters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = preset("tiny")
+    # So many outputs of few inputs that their scales would be seen in the first decimal.
+    wide = replace(tiny.backbone, width=8, layers=1, heads=1, kv_heads=1, ffn_width=60_000)
+    model = Llamo(replace(tiny, backbone=wide))
+    tokenizer = TextTokenizer.train(["a person walks"] * 5, 300)
+    save_checkpoint(model, tokenizer, tmp_path / "plain", {"name": "random"}, None)
+    quantise_checkpoint(tmp_path / "plain", tmp_path / "int8")
+    models = {name: tmp_path / name for name in ("plain", "int8")}
+    monkeypatch.setattr("llamo_ros.model.checkpoint.available_models", lambda: models)
+    assert main(["models"]) == 0
+    plain, int8 = (line.split()[1:3] for line in capsys.readouterr().out.splitlines() if " M parameters" in line)
+    assert plain == int8
 
 
 def test_demo_hands_its_options_to_the_demo_and_returns_its_status(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,7 @@ def test_doctor_shows_machine_versions_and_what_each_operation_runs_on(
         for name in ("backbone_step", "causal_stack", "flow_sampler"):
             assert rows[name][:3] == ["cpu", instruction_sets()[0], precision]
             assert rows[name][3] == f"its data are in main memory; {precision} by the checkpoint"
+        assert rows["frame_decoder"] == ["cpu", "-", "-", "its data are in main memory"]
         assert "keeps up with real time" in said
 
 
@@ -118,15 +119,6 @@ def test_operations_are_the_folders_with_a_reference() -> None:
     folder = Path(system_report.llamo_ros.kernels.__file__).parent
     assert set(system_report.operations()) == {path.parent.name for path in folder.glob("*/reference.py")}
     assert "common" not in system_report.operations()
-
-
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
-def test_operations_are_found_in_whatever_holds_them(backend: str) -> None:
-    runtime = MotionRuntime(Llamo(preset("tiny")).eval(), backend=backend)
-    found = system_report.operations_in({"deep": [(runtime,)]})
-    compiled = {"backbone_step", "causal_stack", "flow_sampler"}
-    assert set(found) == (compiled if backend == "cpu" else {"flow_sampler"})
-    assert {operation.backend for operation in found.values()} == {backend}
 
 
 def test_a_backbone_in_bfloat16_is_shown_to_run_in_pytorch(
@@ -140,7 +132,7 @@ def test_a_backbone_in_bfloat16_is_shown_to_run_in_pytorch(
 
 def test_doctor_says_why_a_gpu_runs_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = MotionRuntime(Llamo(preset("tiny")).eval(), backend="reference")
-    trial = system_report.Trial("cuda:0", preset("tiny"), system_report.operations_in(runtime))
+    trial = system_report.Trial("cuda:0", preset("tiny"), runtime.operations)
     monkeypatch.setattr(system_report, "why_not_triton", lambda device: f"Triton is not installed for {device}.")
     cells = {row[0]: row[1:] for row in system_report.operation_rows(trial, None)}["flow_sampler"]
     assert cells[0] == "reference"
@@ -257,5 +249,8 @@ def test_bench_shows_figures_of_the_model_and_keeps_them(
     assert {operation for operation, _ in rows} == {"backbone step", "flow sampler", "VAE decoder", "frames and joints"}
 
 
-def test_bench_refuses_in_one_line(refused: Callable[..., str]) -> None:
+def test_bench_refuses_in_one_line(refused: Callable[..., str], tmp_path: Path) -> None:
     assert "no model 'none'" in refused("bench", "--checkpoint", "none")
+    (tmp_path / "file").touch()  # a place that cannot be written is found before a model is looked for
+    assert "cannot be made" in refused("bench", "--checkpoint", "none", "--json", tmp_path / "file" / "bench.json")
+    assert "cannot be written" in refused("bench", "--checkpoint", "none", "--json", tmp_path)

@@ -147,3 +147,14 @@ def test_the_sampling_grid_prints_a_line_for_each_combination(
     ]
     assert len(lines) == 2 * (1 + len(RULES))
     assert script("sampling_choice").main(["--checkpoint", str(tmp_path / "nothing")]) == 1
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("height", "says"), [(0.94, "standing slides 0.0 cm/s"), (9.0, "has no foot on the floor")])
+def test_a_setting_without_a_foot_on_the_floor_says_so(
+    height: float, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = MotionClip(STILL.rotations, STILL.root_positions + [0.0, height - 0.94, 0.0])
+    pipeline = SimpleNamespace(batch=lambda texts, **_: [clip] * len(texts))
+    script("sampling_choice")._score(pipeline, 1, 2.0, by_prompt=False)
+    assert says in capsys.readouterr().out

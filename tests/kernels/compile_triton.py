@@ -20,7 +20,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from llamo_ros.kernels.backbone_step import BranchWeights, LayerWeights, triton_layers
+from llamo_ros.kernels.backbone_step import BranchWeights, LayerWeights
+from llamo_ros.kernels.backbone_step import triton_plan as backbone_plan
+from llamo_ros.kernels.backbone_step import triton_steps as backbone_steps
 from llamo_ros.kernels.flow_sampler import FlowHeadWeights, triton_plan
 from llamo_ros.kernels.flow_sampler.triton_persistent import persistent_launch
 from llamo_ros.kernels.flow_sampler.triton_steps import mod_gemm_launch, step_launches
@@ -63,7 +65,8 @@ def sampler_launches(dtype: str, capability: int) -> Iterator[Launch]:
         if dtype in ("float32", "bfloat16") and batch == 1:
             weight = torch.empty(8 * width, width, dtype=STORAGE[dtype][0], **empty)
             rows, bias, out = (torch.empty(*shape, **empty) for shape in [(50, width), (8 * width,), (50, 8 * width)])
-            yield mod_gemm_launch(rows, weight, bias, out)
+            yield mod_gemm_launch(rows, weight, bias, out)  # joint modulations
+            yield mod_gemm_launch(rows, weight, None, out)  # the condition's part
 
 
 def backbone_launches(dtype: str) -> Iterator[Launch]:
@@ -82,11 +85,11 @@ def backbone_launches(dtype: str) -> Iterator[Launch]:
             gate_up=empty(2 * ffn_width, width),
             down=empty(width, ffn_width),
         )
-        branch = triton_layers.pack(BranchWeights(32, 8, head_width, empty(width), 1e-5, (layer,)), dtype)
+        branch = backbone_plan.pack(BranchWeights(32, 8, head_width, empty(width), 1e-5, (layer,)), dtype)
         cache = empty(1, rows, 8, 512, head_width)
-        memory = triton_layers.make_buffers(branch, branch, 0, rows)
+        memory = backbone_plan.make_buffers(branch, branch, 0, rows)
         launches = [
-            one for is_prompt in (False, True) for one in triton_layers.step_launches(*memory, cache, cache, is_prompt)
+            one for is_prompt in (False, True) for one in backbone_steps.step_launches(*memory, cache, cache, is_prompt)
         ]
         forms = {}  # of each kernel one launch with, and one without what may be left out
         for one in launches:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -239,13 +240,66 @@ def test_no_rows_are_no_hidden_states() -> None:
         ({"cache_rows": [1]}, ParameterError, "as many"),
         ({"lengths": [0, 40]}, ParameterError, "longer"),
         ({"lengths": [-1, 4]}, ParameterError, "lengths"),
+        ({"lengths": [3.0, 11]}, ParameterError, r"lengths are \[3.0, 11\], expected whole numbers"),
+        ({"lengths": torch.tensor([3.0, torch.nan])}, ParameterError, "lengths are .*nan.*, expected whole numbers"),
+        ({"lengths": 3}, ParameterError, "lengths are 3, expected whole numbers, one for each token"),
+        ({"cache_rows": [1, True]}, ParameterError, "cache_rows are .*True.*, expected whole numbers"),
+        ({"text_rows": 1.0}, ParameterError, "text_rows is 1.0, expected a whole number from 0 to 2"),
+        ({"tokens_RD": [[0.0] * 63] * 2}, ParameterError, r"tokens is a list, expected a torch\.Tensor"),
+        ({"sine_RE": None}, ParameterError, r"sine is a NoneType, expected a torch\.Tensor"),
+        *(
+            ({"keys": cache, "values": values}, ParameterError, "keys and values share memory")
+            for cache in (torch.zeros(2, 3, 2, 40, 10),)
+            for values in (cache, cache.view_as(cache))
+        ),
     ],
     ids=lambda value: "" if isinstance(value, (dict, type)) else value,
 )
 def test_arguments_that_do_not_fit_are_refused(change: dict[str, Any], error: type, message: str) -> None:
     weights = make_weights(SIZES[1])
-    with pytest.raises(error, match=message):
-        BackboneStep(weights, backend="cpu")(**(make_arguments(weights, [3, 11]) | change))
+    for backend in ("cpu", "reference"):
+        with pytest.raises(error, match=message):
+            BackboneStep(weights, backend=backend)(**(make_arguments(weights, [3, 11]) | change))
+
+
+def test_keys_and_values_may_be_parts_of_one_tensor_and_places_numbers_of_any_kind() -> None:
+    weights = make_weights(SIZES[1])
+    arguments = make_arguments(weights, [3, 11])
+    both = torch.stack([arguments["keys"], arguments["values"]])
+    parts = {"keys": both[0], "values": both[1], "lengths": np.array([3, 11]), "cache_rows": torch.tensor([2, 1])}
+    parts["text_rows"] = np.int64(0)
+    step = BackboneStep(weights)
+    torch.testing.assert_close(step(**(arguments | parts)), step(**arguments), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"layers": None}, ParameterError, "has no layers but None"),
+        ({"layers": (None,)}, ParameterError, "layer 0 is a NoneType, expected LayerWeights"),
+        ({"down": torch.tensor(1.0)}, ShapeError, r"down of layer 0 has shape \(\), expected \(63, F\)"),
+        ({"down": None}, ParameterError, r"down of layer 0 is a NoneType, expected a torch\.Tensor"),
+        ({"gate_up": [1.0]}, ParameterError, r"gate_up of layer 0 is a list, expected a torch\.Tensor"),
+        ({"norm": None}, ParameterError, r"norm is a NoneType, expected a torch\.Tensor"),
+        *(
+            ({"norm_epsilon": value}, ParameterError, f"norm_epsilon is {value!r}, expected a number from 0 on")
+            for value in (float("nan"), float("inf"), -1e-5, "1e-5", None)
+        ),
+        ({"heads": 6.0}, ParameterError, "heads is 6.0, .*expected whole numbers"),
+        ({"head_width": None}, ParameterError, "head_width None; expected whole numbers"),
+    ],
+    ids=lambda value: "" if isinstance(value, (dict, type)) else value,
+)
+def test_weights_that_are_none_are_refused(change: dict[str, Any], error: type, message: str) -> None:
+    weights = make_weights(SIZES[1])
+    (name, value), *_ = change.items()
+    if name in vars(weights.layers[0]):
+        change = {"layers": (replace(weights.layers[0], **{name: value}), weights.layers[1])}
+    for branches in ((replace(weights, **change),), (weights, replace(weights, **change))):
+        with pytest.raises(error, match=message):
+            BackboneStep(*branches)
+    with pytest.raises(ParameterError, match="text is a list, expected BranchWeights"):
+        BackboneStep(weights, [weights])
 
 
 def test_weights_and_choices_that_do_not_fit_are_refused() -> None:

@@ -373,10 +373,10 @@ def test_a_diverging_velocity_field_raises(backend: str) -> None:
         FlowSampler(weights, backend=backend)(**make_arguments(weights, 2, 50, guided=False))
 
 
-@pytest.mark.parametrize("guidance_scale", [float("nan"), float("inf")])
-def test_a_guidance_scale_that_is_not_finite_is_refused(guidance_scale: float) -> None:
+@pytest.mark.parametrize("guidance_scale", [float("nan"), float("inf"), "2", True, [2.0]], ids=str)
+def test_a_guidance_scale_that_is_no_finite_number_is_refused(guidance_scale: object) -> None:
     weights = make_weights(16, 4, 2)
-    with pytest.raises(ParameterError, match="guidance_scale is"):
+    with pytest.raises(ParameterError, match="guidance_scale is .*, expected a finite number"):
         FlowSampler(weights)(**make_arguments(weights, 2, 3, guided=True), guidance_scale=guidance_scale)
 
 

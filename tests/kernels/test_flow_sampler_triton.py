@@ -250,11 +250,12 @@ def test_mod_gemm_is_a_linear_layer(dtype: torch.dtype, tolerance: float, rows: 
     random = torch.Generator().manual_seed(0)
     activations = torch.randn(rows, width, generator=random).to(DEVICE)
     weight = (torch.randn(outputs, width, generator=random) / width**0.5).to(DEVICE, dtype)
-    bias = torch.randn(outputs, generator=random).to(DEVICE)
-    expected = torch.nn.functional.linear(activations.double(), weight.double(), bias.double())
-    actual = mod_gemm(activations, weight, bias)
-    assert actual.dtype == torch.float32
-    torch.testing.assert_close(actual.double(), expected, rtol=0, atol=tolerance * expected.abs().max().item())
+    for bias in (torch.randn(outputs, generator=random).to(DEVICE), None):
+        exact_bias = None if bias is None else bias.double()
+        expected = torch.nn.functional.linear(activations.double(), weight.double(), exact_bias)
+        actual = mod_gemm(activations, weight, bias)
+        assert actual.dtype == torch.float32
+        torch.testing.assert_close(actual.double(), expected, rtol=0, atol=tolerance * expected.abs().max().item())
 
 
 # ----------------------------------------------------------------------------------------------------------- dispatch
@@ -277,23 +278,44 @@ def test_the_flow_sampler_runs_in_triton_where_it_is_asked_for(precision: str, p
         sampler(noise, time_modulations=time, condition_modulations=condition, guidance_scale=2.0)
 
 
-@pytest.mark.parametrize("solver", ["euler", "midpoint"])
+# Against PyTorch in float32; where nothing is rounded what is left are sums in another order.
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("modulation", "solver"), [("separable", "euler"), ("separable", "midpoint"), ("joint", "euler")]
+)
 @on_gpu_and_interpreted
-def test_a_motion_runtime_samples_in_triton_in_the_precision_of_the_checkpoint(solver: str) -> None:
+def test_a_motion_runtime_samples_in_triton_in_the_precision_of_the_checkpoint(
+    modulation: str, solver: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products: list[tuple[int, ...]] = []
+
+    def counted(activations: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        products.append((*activations.shape, len(weight)))
+        assert weight.dtype == STORAGE[precision][0]
+        return mod_gemm(activations, weight, bias)
+
+    monkeypatch.setattr(triton_kernel, "mod_gemm", counted)
     torch.manual_seed(0)
     config = preset("tiny")
-    model = Llamo(replace(config, generation=replace(config.generation, precision="bfloat16"))).eval().to(DEVICE)
+    flow_head = replace(config.flow_head, modulation=modulation, affine_norm=modulation == "joint")
+    generation = replace(config.generation, precision=precision)
+    model = Llamo(replace(config, flow_head=flow_head, generation=generation)).eval().to(DEVICE)
     head = model.flow_head
     for parameter in head.parameters():  # it starts as the zero field
         torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
     runtime = MotionRuntime(model, backend="triton")
-    assert (runtime.precision, runtime.sampler.backend) == ("bfloat16", "triton")
+    assert (runtime.precision, runtime.sampler.backend) == (precision, "triton")
+    used = {name: (operation.backend, operation.precision) for name, operation in runtime.operations.items()}
+    assert used == dict.fromkeys(("flow_sampler", "backbone_step"), ("triton", precision))
     assert MotionRuntime(model).sampler.backend == ("cpu" if INTERPRETED else "triton")
     noise = torch.randn(1, head.latent_dim, device=DEVICE)
     condition = torch.randn(2, head.condition.in_features, device=DEVICE)
     expected = LatentSampler(head, backend="reference")(noise, condition, 2.0, 2, solver)
     latents = runtime.sampler(noise, condition, 2.0, 2, solver)
-    assert (latents - expected).abs().max() <= TOLERANCE["bfloat16"] * (expected - noise).abs().max()
+    assert (latents - expected).abs().max() <= TOLERANCE[precision] * (expected - noise).abs().max()
+    # One product: of both rows (text and null), and where modulations do not come apart at all flow times.
+    rows = 2 if modulation == "separable" else 2 * (2 if solver == "euler" else 4)
+    assert products == [(rows, head.config.width, (3 * head.config.blocks + 2) * head.config.width)]
 
 
 def test_only_triton_has_a_persistent_kernel() -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from llamo_ros.core.errors import BackendError, ParameterError
+from llamo_ros.core.errors import BackendError, ParameterError, ShapeError
 from llamo_ros.model.caption_generation import CaptionOptions, CaptionToken, MotionPrefix
 from llamo_ros.model.caption_runtime import CaptionRuntime
 from llamo_ros.model.llamo import MOTION, Llamo
@@ -123,6 +123,51 @@ def test_what_makes_no_sense_is_refused(tiny: Llamo) -> None:
     for options in ({"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"max_tokens": 0}):
         with pytest.raises(ParameterError):
             CaptionOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("latents", "error", "says"),
+    [
+        (torch.full((2, 8), torch.nan), ParameterError, "NaN or infinite. Check the motion"),
+        (torch.tensor([[0.0] * 7 + [torch.inf]]), ParameterError, "NaN or infinite"),
+        (torch.zeros(2, 7), ShapeError, r"latents has shape \(2, 7\), expected \(L, 8\)"),
+        (torch.zeros(8), ShapeError, r"expected \(L, 8\)"),
+        (torch.zeros(2, 8).double(), ParameterError, r"torch.float64 on cpu, expected a tensor of torch.float32"),
+        (torch.zeros(2, 8, device="meta"), ParameterError, "torch.float32 on meta, expected .* on cpu"),
+        ([[0.0] * 8], ParameterError, "latents are list, expected a tensor"),
+    ],
+    ids=str,
+)
+def test_latents_that_are_none_are_refused_and_not_read(
+    tiny: Llamo, latents: object, error: type[Exception], says: str
+) -> None:
+    prefix = MotionPrefix(CaptionRuntime(tiny), BOS)
+    with pytest.raises(error, match=says):
+        prefix.extend(latents)
+    assert len(prefix) == 0
+
+
+@pytest.mark.parametrize("wrong", [-1, 300, 5.0, "5", None, True], ids=repr)
+def test_ids_that_are_none_are_refused(tiny: Llamo, wrong: object) -> None:
+    prefix = read(tiny, torch.randn(2, 8))
+    for name, call in {
+        "bos": lambda: MotionPrefix(CaptionRuntime(tiny), wrong),
+        "stops": lambda: prefix.caption({wrong}),
+        "forbidden": lambda: prefix.caption({EOS}, [PAD, wrong]),
+        "ids": lambda: prefix.log_probabilities([5, wrong], EOS),
+        "eos": lambda: prefix.log_probabilities([5], wrong),
+    }.items():
+        with pytest.raises(ParameterError, match=f"{name} has {wrong!r}, expected ids of tokens, .* from 0 to 299"):
+            call()
+
+
+@pytest.mark.parametrize("capacity", [0, -3, 2.5, "9", None, True], ids=repr)
+def test_a_capacity_that_cannot_be_is_refused(tiny: Llamo, capacity: object) -> None:
+    with pytest.raises(ParameterError, match=f"capacity is {capacity!r}, expected a whole number from 1 on"):
+        MotionPrefix(CaptionRuntime(tiny), BOS, capacity)
+    most = tiny.config.backbone.max_positions - 2
+    with pytest.raises(ParameterError, match=f"expected at most {most}"):
+        MotionPrefix(CaptionRuntime(tiny), BOS, most + 1)
 
 
 def test_compiled_kernels_read_and_encode_as_pytorch_does(tiny: Llamo) -> None:

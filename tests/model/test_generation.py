@@ -324,11 +324,19 @@ def test_a_cancelled_stream_makes_nothing_more_and_frees_its_rows(tiny: Llamo) -
         {"exit_threshold": -0.1},
         {"exit_threshold": float("nan")},
         {"solver": "rk4"},
+        {"guidance_scale": "2"},
+        {"guidance_scale": True},
+        {"temperature": "1"},
+        {"min_latents": 1.5},
+        {"max_latents": True},
+        {"flow_steps": "50"},
+        {"flow_steps": True},
+        {"exit_threshold": "0.5"},
     ],
     ids=str,
 )
 def test_options_out_of_range_are_refused(options: dict) -> None:
-    with pytest.raises(ParameterError):
+    with pytest.raises(ParameterError, match="|".join(options)):
         SamplingOptions(**options)
 
 
@@ -387,6 +395,39 @@ def test_at_the_end_of_the_window_given_motion_stays_and_a_lead_is_forgotten(tin
     assert len(lead._recent) == 7
     run(engine, 1)
     assert lead._reading.unread[0] == [BOS, 5, tiny.begin_motion, MOTION, MOTION]
+
+
+@pytest.mark.parametrize("link", ["context", "conversation"])
+@pytest.mark.parametrize(
+    ("made", "window", "kept"),  # latents before, and those kept where the window is full after the first of the turn
+    [(5, 40, None), (7, 9, 4)],
+    ids=["goes on", "window full"],
+)
+def test_a_later_passage_begins_with_its_lead_and_has_a_null_of_its_own(
+    tiny: Llamo, link: str, made: int, window: int, kept: int | None
+) -> None:
+    lead = torch.randn(3, 8, generator=torch.Generator().manual_seed(5))
+    options = passage([5]).options
+    engine = engine_of(tiny, window=window, context=4)
+    stream = engine.open(passage([5, 6, 7]), seed=3)
+    run(engine, made)
+    stream.change(Passage(Prompt((9, 8), lead=lead), options, link, context=2, null=Prompt((4,), lead=lead)))
+    actual = latents_of(run(engine, 4)[stream])
+
+    plain = Recomputed(tiny, rows_of(tiny, [5, 6, 7]), 3, options)
+    plain.extend(made)
+    plain.made = torch.cat([plain.made, lead])  # as if they had been made
+    turns = [[*ids, tiny.begin_motion] for ids in ([9, 8], [4])]
+    if link == "conversation":
+        plain.rows = [[*r, tiny.end_motion, *t, *[MOTION] * 3] for r, t in zip(plain.rows, turns, strict=True)]
+        plain.extend(1 if kept else 4)
+        if kept:
+            plain.rows = [[BOS, *turn, *[MOTION] * kept] for turn in turns]
+            plain.extend(3)
+    else:
+        plain.rows = [[BOS, *turn, *[MOTION] * (2 + 3)] for turn in turns]
+        plain.extend(4)
+    torch.testing.assert_close(actual, plain.made[-4:], rtol=1e-3, atol=1e-3)  # the contract
 
 
 def test_given_motion_that_does_not_fit_is_refused(tiny: Llamo) -> None:

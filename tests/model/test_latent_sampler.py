@@ -152,7 +152,9 @@ def test_a_head_of_16_bits_is_sampled_in_float32() -> None:
     torch.testing.assert_close(latents, expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("choice", [{"steps": 0}, {"steps": 1001}, {"solver": "heun"}], ids=str)
+@pytest.mark.parametrize(
+    "choice", [{"steps": 0}, {"steps": 1001}, {"steps": "2"}, {"steps": True}, {"solver": "heun"}], ids=str
+)
 def test_an_unknown_solver_or_number_of_steps_is_refused(choice: dict) -> None:
     with pytest.raises(ParameterError):
         LatentSampler(random_head(), **choice)

@@ -141,6 +141,10 @@ def test_prompts_and_options_that_cannot_be_performed_are_refused_and_change_not
     for options in ({"max_duration": 601}, {"min_duration": 4, "max_duration": 3}, {"solver": "x"}, {"flow_steps": 0}):
         with pytest.raises(ParameterError):
             engine.open("walk", **options)
+    for name in ("guidance_scale", "temperature", "flow_steps", "exit_threshold", "min_duration", "max_duration"):
+        for wrong in ("2", True):
+            with pytest.raises(ParameterError, match=f"{name} is {wrong!r}|{name} {wrong!r}"):
+                engine.open("walk", **{name: wrong})
     for seed in (-1, 2**70, 0.5):
         with pytest.raises(ParameterError, match="seed"):
             engine.open("walk", seed=seed)

@@ -91,6 +91,13 @@ def test_a_score_that_is_no_number_is_refused(pipeline: TextToMotion) -> None:
         pipeline.best_of("walk", [7], lambda clip: math.nan, **SHORT)
 
 
+@pytest.mark.parametrize("kind", [TextToMotion, MotionToText])
+@pytest.mark.parametrize("threads", [0, True, "2", 1.5], ids=repr)
+def test_a_number_of_threads_that_cannot_be_is_refused(kind: type, threads: object) -> None:
+    with pytest.raises(ParameterError, match=f"threads is {threads!r}, expected a whole number from 1 on"):
+        kind.from_checkpoint("none", threads=threads)
+
+
 def test_whole_clips_cannot_be_endless(pipeline: TextToMotion) -> None:
     for ask in (pipeline, pipeline.stream):
         with pytest.raises(ParameterError, match="between 0 and 600"):

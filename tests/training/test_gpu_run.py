@@ -22,12 +22,12 @@ from llamo_ros.model.text_tokenizer import TextTokenizer
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(slice_name: str, **environment: object) -> subprocess.CompletedProcess:
+def run(*arguments: str, **environment: object) -> subprocess.CompletedProcess:
     """The script, which knows nothing of this process but its interpreter and where packages are."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LD_LIBRARY_PATH") if name in os.environ}
     settings = {name: str(value) for name, value in environment.items()}
     variables = {**inherited, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **settings}
-    command = [str(ROOT / "scripts" / "gpu_run.sh"), slice_name]
+    command = [str(ROOT / "scripts" / "gpu_run.sh"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=300)
 
 
@@ -66,16 +66,47 @@ def test_help_needs_nothing_and_names_every_slice() -> None:
         assert f"\n  {name} " in said
 
 
-def test_wrong_usage_is_refused_in_one_line(tmp_path: Path) -> None:
-    for slice_name, settings, message in (
-        ("all", {"OUT": tmp_path}, "there is no slice 'all'. Slices: tests, bench"),
-        ("bench", {}, "OUT is not set"),
-        ("bench", {"OUT": tmp_path}, "finds no NVIDIA GPU. DRY_RUN=1 tries the script"),
-        ("train", {"OUT": tmp_path, "DRY_RUN": 1, "DATA": tmp_path / "none"}, "there is no data in"),
-    ):
-        done = run(slice_name, **settings)
-        assert done.returncode == 2
-        assert message in done.stderr.splitlines()[-1]
+@pytest.mark.parametrize(
+    ("arguments", "settings", "message"),
+    [
+        ("all", {}, "there is no slice 'all'. Slices: tests, bench"),
+        ("bench now", {}, "2 arguments were given: bench now. Settings go before the command"),
+        ("bench", {"OUT": ""}, "OUT is not set"),
+        ("bench", {"OUT": "{folder}/file/out"}, "file/out', where no folder can be made or written"),
+        ("bench", {"WORK": "{folder}/file"}, "file', where no folder can be made or written"),
+        ("bench", {}, "finds no NVIDIA GPU. DRY_RUN=1 tries the script"),
+        ("bench", {"DRY_RUN": 0}, "finds no NVIDIA GPU. DRY_RUN=1 tries the script"),
+        ("bench", {"DRY_RUN": "yes"}, "DRY_RUN is 'yes', expected 1 to try the script on a CPU, or 0"),
+        *(
+            ("bench", {"SECONDS_PER_SLICE": seconds}, f"SECONDS_PER_SLICE is '{seconds}', expected a whole number")
+            for seconds in ("9m", "0540", "59", "-60", "90.5", "99999999")
+        ),
+        ("bench", {"PYTHON": "no-such-python"}, "PYTHON is 'no-such-python', which is no Python 3.11 or newer"),
+        ("bench", {"PYTHON": "{folder}/file"}, "file', which is no Python 3.11 or newer that runs here"),
+        ("bench", {"PYTHON": "{folder}/bare"}, "bare', which has no PyTorch (it lacks torch numpy"),
+        ("streams", {"DRY_RUN": 1, "MODEL": "llamo"}, "MODEL is 'llamo', which is neither a checkpoint folder"),
+        ("train", {"DRY_RUN": 1, "DATA": "{folder}/none"}, "there is no data in"),
+    ],
+)
+def test_wrong_usage_is_refused_in_one_line(
+    arguments: str, settings: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch(mode=0o755)  # a program that does nothing
+    bare = tmp_path / "bare"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    settings = {"OUT": tmp_path / "out", "WORK": tmp_path / "work"} | settings
+    done = run(*arguments.split(), **{name: str(value).format(folder=tmp_path) for name, value in settings.items()})
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+
+
+def test_a_folder_is_meant_from_where_the_script_is_called(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained)
+    done = run("streams", OUT=tmp_path, WORK=tmp_path / "work", MODEL="tiny", DRY_RUN=1)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_dry_run_of_the_benchmark_leaves_its_figures(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_the_log_of_a_run_that_was_killed_goes_on_from_its_last_state(tmp_path: 
     assert steps() == [20]
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0, "minutes": 0.0}, {"accumulate": 0}, {"patience": 0}])
+@pytest.mark.parametrize("wrong", [{"steps": 0, "minutes": 0.0}, {"accumulate": 0}, {"patience": 0}, {"threads": True}])
 def test_settings_outside_their_range_are_refused(wrong: dict) -> None:
     with pytest.raises(ParameterError):
         TrainingSettings(**wrong)
