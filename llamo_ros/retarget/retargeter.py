@@ -14,18 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamo_ros.core.errors import MotionDataError, ParameterError, ShapeError
+from llamo_ros.kernels.inverse_kinematics import GoalLinks, InverseKinematics, JointLimits
 from llamo_ros.motion.clip import MotionClip
 from llamo_ros.motion.frames import to_ros_world
 from llamo_ros.motion.rotations import axis_angle_to_matrix, matrix_to_quaternion_xyzw, slerp_matrices
 from llamo_ros.motion.skeleton import JOINT_COUNT, JOINT_INDEX, forward_kinematics
 from llamo_ros.retarget.feet import ContactEstimator, FootContacts
 from llamo_ros.retarget.profile import Robot
-from llamo_ros.retarget.solver import Goals, PostureSolver
 
 FloatArray = NDArray[np.float64]
 
-# Frames solved together. They start from the same first guess, so more would be a worse guess, and fewer slower.
-_BLOCK = 4
 _PELVIS = JOINT_INDEX["pelvis"]
 _STANCE_WEIGHT = 100.0  # of the vector from one standing foot to another, as a fraction of the leg: feet do not slide
 _SHORTEST_LIMB = 0.1  # [m]
@@ -62,16 +60,47 @@ class RobotMotion:
         return len(self.joint_positions)
 
 
+@dataclass(frozen=True)
+class _Goals:
+    """What T frames should look like, as :meth:`InverseKinematics.solve` takes it."""
+
+    root_rotations: FloatArray
+    orientations: FloatArray
+    orientation_weights: FloatArray
+    vectors: FloatArray
+    vector_weights: FloatArray
+
+    def frame(self, t: int, q: FloatArray) -> tuple[FloatArray, ...]:
+        """Arguments for frame t alone, beginning at q."""
+        one = slice(t, t + 1)
+        return (
+            self.root_rotations[one],
+            q,
+            self.orientations[one],
+            self.orientation_weights[one],
+            self.vectors[one],
+            self.vector_weights[one],
+        )
+
+
 class Retargeter:
     """Retargets a stream of human motion to one robot.
 
-    Chunks continue one another: the last posture is the next first guess, and a standing foot stays where it is. The
-    result of a stream does not depend on where it was cut, as long as chunks are multiples of 4 frames.
+    Frames continue one another, across chunks too: each posture is the next first guess, and a standing foot stays
+    where it is. The result of a stream does not depend on where it was cut.
     """
 
-    def __init__(self, robot: Robot) -> None:
+    def __init__(self, robot: Robot, backend: str = "auto") -> None:
+        """Prepare for a robot.
+
+        Args:
+            robot: The robot.
+            backend: Of the inverse kinematics: "auto" (the compiled kernel), "cpu" (that, or an error) or "reference".
+
+        Raises:
+            BackendError: there is no such backend, or the kernels are not built.
+        """
         self.robot = robot
-        self._solver = PostureSolver(robot.model, robot.lower, robot.upper, robot.neutral, robot.neutral_weight)
         self._contacts = ContactEstimator()
         # Vectors: upper segment, lower segment and reach of each limb, then from each foot to the next.
         links = np.array([limb.links for limb in robot.limbs])
@@ -83,6 +112,14 @@ class Retargeter:
         places = robot.model.link_poses(robot.neutral[None]).positions[0]
         self._segments = np.linalg.norm(places[links[:, 1:]] - places[links[:, :2]], axis=-1)  # (limbs, 2), [m]
         self._human_limbs = np.array([limb.human for limb in robot.limbs])
+        lengths = self._segments.sum(axis=1)
+        lengths = np.concatenate([self._segments[:, 0], self._segments[:, 1], lengths, lengths[self._legs[1:]]])
+        self._solver = InverseKinematics(
+            robot.model,
+            JointLimits(robot.lower, robot.upper, robot.neutral, robot.neutral_weight),
+            GoalLinks(self._orientation_links, self._starts, self._ends, lengths),
+            backend=backend,
+        )
         self.reset()
 
     def reset(self) -> None:
@@ -126,47 +163,39 @@ class Retargeter:
         positions, rotations = to_ros_world(joint_positions, joint_rotations)
         if self._scales is None and len(positions):
             self._scales = self._segments.sum(axis=1) / self._human_lengths(positions[0])
-        blocks = [
-            self._retarget_block(positions[first : first + _BLOCK], rotations[first : first + _BLOCK], frame_rate)
-            for first in range(0, len(positions), _BLOCK)
-        ]
-        widths = (self.robot.model.joint_count, 3, 4, len(self.robot.feet))
-        empty = [np.empty((0, width)) for width in widths]
-        q, root_positions, root_quaternions, contacts = (
-            np.concatenate(parts) for parts in zip(empty, *blocks, strict=True)
-        )
-        return RobotMotion(self.robot.joint_names, q, root_positions, root_quaternions, contacts, float(frame_rate))
-
-    def _retarget_block(
-        self, positions: FloatArray, rotations: FloatArray, frame_rate: float
-    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        scale = self._scales[self._legs].mean() if len(self._legs) else self._scales.mean()
         contacts = self._update_contacts(positions, frame_rate)
-        human_root = scale * positions[:, _PELVIS]
-        first_guess = rotations[:, _PELVIS], np.tile(self._q, (len(positions), 1))
-        if self._root_position is None:
-            self._root_position, self._human_root = human_root[0].copy(), human_root[0].copy()
-        standing = contacts.planted
-        landed = standing & ~np.concatenate([self._standing[None], standing[:-1]])
-        if landed.any():  # a foot is anchored where it lands, and that has to be found first
-            still = standing & ~landed.any(axis=0)
-            root, q = self._solver.solve(self._goals(positions, rotations, contacts, still), *first_guess)
-            first_guess = root, q
-            feet = self._from_root(self._foot_links, root, q)
-            places = self._root_path(human_root, feet, still)[:, None] + feet
-            self._anchors = np.where(
-                landed.any(axis=0)[:, None], places[landed.argmax(axis=0), range(len(self._legs))], self._anchors
-            )
-        root, q = self._solver.solve(self._goals(positions, rotations, contacts, standing), *first_guess)
-        feet = self._from_root(self._foot_links, root, q)
-        root_positions = self._root_path(human_root, feet, standing)
-        hips = self._from_root(self._hip_links, root[-1:], q[-1:])[0]
-        self._give_way(feet[-1] - hips - self._leg_vectors(positions[-1:])[0], standing[-1])
-        self._q, self._root_position, self._human_root = q[-1], root_positions[-1].copy(), human_root[-1]
-        self._standing = standing[-1]
-        if len(self._legs):
-            root_positions[:, 2] = scale * contacts.clearances - self._lowest_sole(root, q)
-        return q, root_positions, self._continued(matrix_to_quaternion_xyzw(root)), contacts.weights
+        return self._solve(positions, self._goals(positions, rotations, contacts), contacts, float(frame_rate))
+
+    def _solve(self, positions: FloatArray, goals: _Goals, contacts: FootContacts, frame_rate: float) -> RobotMotion:
+        """Frame after frame, since where a foot stands decides what the next frame has to keep."""
+        count, scale = len(positions), self._leg_scale()
+        human_root, leg_vectors = scale * positions[:, _PELVIS], self._leg_vectors(positions)
+        q, root_positions = np.empty((count, self.robot.model.joint_count)), np.empty((count, 3))
+        root_rotations = np.empty((count, 3, 3))
+        for t in range(count):
+            standing = contacts.planted[t]
+            still = standing & self._standing
+            self._keep_stance(goals, t, still)
+            found = self._solver.solve(*goals.frame(t, self._q))
+            root, links = found.root_rotations[0], found.link_positions[0]
+            feet = links[self._foot_links] @ root.T
+            if still.any():
+                position = (self._anchors - feet)[still].mean(axis=0)
+            elif self._root_position is None:
+                position = human_root[t]
+            else:
+                position = self._root_position + human_root[t] - self._human_root
+            landed = standing & ~still
+            self._anchors[landed] = (position + feet)[landed]
+            self._give_way(feet - links[self._hip_links] @ root.T - leg_vectors[t], still)
+            self._q, self._root_position, self._human_root = found.joint_positions[0], position.copy(), human_root[t]
+            self._standing = standing
+            if len(self._legs):
+                lowest = self._lowest_sole(root, links, found.link_rotations[0])
+                position = np.array([*position[:2], scale * contacts.clearances[t] - lowest])
+            q[t], root_positions[t], root_rotations[t] = self._q, position, root
+        quaternions = self._continued(matrix_to_quaternion_xyzw(root_rotations))
+        return RobotMotion(self.robot.joint_names, q, root_positions, quaternions, contacts.weights, frame_rate)
 
     def _update_contacts(self, positions: FloatArray, frame_rate: float) -> FootContacts:
         if not self.robot.feet:
@@ -175,15 +204,10 @@ class Retargeter:
         toes = positions[:, [foot.toe for foot in self.robot.feet]]
         return self._contacts.update(positions[:, self._human_limbs[self._legs, 2]], toes, frame_rate)
 
-    def _root_path(self, human_root: FloatArray, feet: FloatArray, planted: NDArray[np.bool_]) -> FloatArray:
-        """Root positions (T, 3) that keep planted feet on their anchors; without one, the root moves as the human's."""
-        path = np.empty_like(human_root)
-        steps = np.diff(human_root, axis=0, prepend=self._human_root[None])
-        position = self._root_position
-        for k, (step, standing) in enumerate(zip(steps, planted, strict=True)):
-            position = (self._anchors - feet[k])[standing].mean(axis=0) if standing.any() else position + step
-            path[k] = position
-        return path
+    def _leg_scale(self) -> float:
+        if self._scales is None:  # no frame has come yet
+            return 1.0
+        return float(self._scales[self._legs].mean() if len(self._legs) else self._scales.mean())
 
     def _leg_vectors(self, positions: FloatArray) -> FloatArray:
         """From hip to foot as the human's, scaled to the robot's legs, shape (T, F, 3), [m]."""
@@ -209,62 +233,46 @@ class Retargeter:
             )
         return lengths
 
-    def _goals(
-        self, positions: FloatArray, rotations: FloatArray, contacts: FootContacts, planted: NDArray[np.bool_]
-    ) -> Goals:
-        """Goals of T frames; the feet that are ``planted`` (T, F) are held on their anchors."""
+    def _goals(self, positions: FloatArray, rotations: FloatArray, contacts: FootContacts) -> _Goals:
+        """Goals of T frames, with the feet free; :meth:`_keep_stance` adds those that stand."""
         robot, count = self.robot, len(positions)
         human = positions[:, self._human_limbs]  # (T, limbs, 3 joints, 3)
         segments = np.diff(human, axis=2)
         directions = segments / np.maximum(np.linalg.norm(segments, axis=-1, keepdims=True), 1e-9)
-        reach = (human[:, :, 2] - human[:, :, 0]) * self._scales[:, None]
-        reach_weights = np.tile([limb.reach for limb in robot.limbs], (count, 1))
-        stride = np.tile(np.diff(self._anchors, axis=0), (count, 1, 1))
+        scales = np.ones(len(robot.limbs)) if self._scales is None else self._scales
+        reach = (human[:, :, 2] - human[:, :, 0]) * scales[:, None]
         level = contacts.level[:, 1:] * contacts.level[:, :-1]  # level soles on one floor are equally high
-        stride[..., 2] = (1.0 - level) * np.diff(human[:, self._legs, 2, 2] * self._scales[self._legs], axis=1)
-        segment_weights = np.tile(
-            [limb.upper for limb in robot.limbs] + [limb.lower for limb in robot.limbs], (count, 1)
-        )
-        lengths = self._segments.sum(axis=1)
+        strides = np.zeros((count, max(len(robot.feet) - 1, 0), 3))
+        strides[..., 2] = (1.0 - level) * np.diff(human[:, self._legs, 2, 2] * scales[self._legs], axis=1)
         orientations = [rotations[:, rule.human] @ rule.rotation for rule in robot.orientations]
         orientations += [
             _levelled(rotations[:, self._human_limbs[foot.limb, 2]], contacts.level[:, i])
             for i, foot in enumerate(robot.feet)
         ]
+        weights = [limb.upper for limb in robot.limbs] + [limb.lower for limb in robot.limbs]
+        weights += [limb.reach for limb in robot.limbs] + [0.0] * strides.shape[1]
+        upper, lower = directions[:, :, 0] * self._segments[:, :1], directions[:, :, 1] * self._segments[:, 1:]
         orientation_weights = [rule.weight for rule in robot.orientations] + [foot.weight for foot in robot.feet]
-        return Goals(
-            orientation_links=self._orientation_links,
+        return _Goals(
+            root_rotations=rotations[:, _PELVIS],
             orientations=np.stack(orientations, axis=1),
             orientation_weights=np.tile(orientation_weights, (count, 1)),
-            starts=self._starts,
-            ends=self._ends,
-            vectors=np.concatenate(
-                [
-                    directions[:, :, 0] * self._segments[:, :1],
-                    directions[:, :, 1] * self._segments[:, 1:],
-                    reach,
-                    stride,
-                ],
-                axis=1,
-            ),
-            lengths=np.concatenate([self._segments[:, 0], self._segments[:, 1], lengths, lengths[self._legs[1:]]]),
-            vector_weights=np.concatenate(
-                [segment_weights, reach_weights, _STANCE_WEIGHT * (planted[:, 1:] & planted[:, :-1])], axis=1
-            ),
+            vectors=np.concatenate([upper, lower, reach, strides], axis=1),
+            vector_weights=np.tile(weights, (count, 1)),
         )
 
-    def _from_root(self, links: NDArray[np.int64], root: FloatArray, q: FloatArray) -> FloatArray:
-        """Origins of K links relative to the root link, in world axes, shape (T, K, 3), [m]."""
-        return self.robot.model.link_poses(q).positions[:, links] @ np.swapaxes(root, -1, -2)
+    def _keep_stance(self, goals: _Goals, t: int, still: NDArray[np.bool_]) -> None:
+        """Ask frame t to keep the vector between two feet that stood before and still do."""
+        first = goals.vectors.shape[1] - max(len(still) - 1, 0)
+        goals.vectors[t, first:, :2] = np.diff(self._anchors[:, :2], axis=0)
+        goals.vector_weights[t, first:] = _STANCE_WEIGHT * (still[1:] & still[:-1])
 
-    def _lowest_sole(self, root: FloatArray, q: FloatArray) -> FloatArray:
-        """Height of the lowest corner of a sole above the root link, shape (T,), [m]."""
-        poses = self.robot.model.link_poses(q)
-        heights = []
-        for foot, link in zip(self.robot.feet, self._foot_links, strict=True):
-            corners = poses.positions[:, None, link] + foot.sole @ np.swapaxes(poses.rotations[:, link], -1, -2)
-            heights.append((corners @ root[:, 2, :, None])[..., 0])
-        return np.concatenate(heights, axis=1).min(axis=1)
+    def _lowest_sole(self, root: FloatArray, positions: FloatArray, rotations: FloatArray) -> float:
+        """Height of the lowest corner of a sole above the root link, [m], from the poses of all links."""
+        return min(
+            float(((positions[link] + foot.sole @ rotations[link].T) @ root[2]).min())
+            for foot, link in zip(self.robot.feet, self._foot_links, strict=True)
+        )
 
     def _continued(self, quaternions: FloatArray) -> FloatArray:
         """The same orientations with signs such that neighbours lie on the same side, across chunks too."""

@@ -1,0 +1,430 @@
+// Postures of a robot that meet goals as well as limits allow, frame by frame, on one CPU core in float64. reference.py
+// beside this file is the definition.
+//
+// T frames, L links, J joints, O orientations, P vectors, C capsules, U = 3 + J unknowns.
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+namespace py = pybind11;
+
+namespace {
+
+using FloatArray = py::array_t<double, py::array::c_style>;
+using IndexArray = py::array_t<std::int64_t, py::array::c_style>;
+
+// ------------------------------------------------------------------------------------------------ vectors, rotations
+
+struct Vector {
+  double x = 0.0, y = 0.0, z = 0.0;
+};
+
+Vector operator+(Vector a, Vector b) { return {a.x + b.x, a.y + b.y, a.z + b.z}; }
+Vector operator-(Vector a, Vector b) { return {a.x - b.x, a.y - b.y, a.z - b.z}; }
+Vector operator*(double s, Vector a) { return {s * a.x, s * a.y, s * a.z}; }
+double dot(Vector a, Vector b) { return a.x * b.x + a.y * b.y + a.z * b.z; }
+Vector cross(Vector a, Vector b) { return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x}; }
+Vector vector_at(const double* at) { return {at[0], at[1], at[2]}; }
+
+using Matrix = std::array<double, 9>;  // by rows
+
+Vector operator*(const Matrix& m, Vector v) {
+  return {m[0] * v.x + m[1] * v.y + m[2] * v.z, m[3] * v.x + m[4] * v.y + m[5] * v.z,
+          m[6] * v.x + m[7] * v.y + m[8] * v.z};
+}
+Matrix operator*(const Matrix& a, const Matrix& b) {
+  Matrix out;
+  for (int i = 0; i < 3; ++i)
+    for (int j = 0; j < 3; ++j) out[3 * i + j] = a[3 * i] * b[j] + a[3 * i + 1] * b[3 + j] + a[3 * i + 2] * b[6 + j];
+  return out;
+}
+Matrix transposed(const Matrix& m) { return {m[0], m[3], m[6], m[1], m[4], m[7], m[2], m[5], m[8]}; }
+Matrix matrix_at(const double* at) {
+  Matrix out;
+  std::copy_n(at, 9, out.begin());
+  return out;
+}
+
+// Turn by |turn| about turn.
+Matrix rotation_of(Vector turn) {
+  const double angle = std::sqrt(dot(turn, turn));
+  const double sine = angle < 1e-8 ? 1.0 : std::sin(angle) / angle;
+  const double half = std::sin(0.5 * angle);
+  const double versine = angle < 1e-8 ? 0.5 : 2.0 * half * half / (angle * angle);
+  const auto [x, y, z] = turn;
+  return {1.0 - versine * (y * y + z * z), versine * x * y - sine * z, versine * x * z + sine * y,
+          versine * x * y + sine * z, 1.0 - versine * (x * x + z * z), versine * y * z - sine * x,
+          versine * x * z - sine * y, versine * y * z + sine * x, 1.0 - versine * (x * x + y * y)};
+}
+
+// The shortest turn that rotation_of makes this rotation from; by way of the quaternion, whose largest part is divided
+// by, so that half turns are no special case.
+Vector turn_of(const Matrix& m) {
+  const double trace = m[0] + m[4] + m[8];
+  const std::array<double, 4> choice{m[0], m[4], m[8], trace};
+  const int largest = static_cast<int>(std::max_element(choice.begin(), choice.end()) - choice.begin());
+  double w;
+  std::array<double, 3> q;
+  if (largest == 3) {
+    q = {m[7] - m[5], m[2] - m[6], m[3] - m[1]};
+    w = 1.0 + trace;
+  } else {
+    const int i = largest, j = (i + 1) % 3, k = (i + 2) % 3;
+    q[i] = 1.0 - trace + 2.0 * m[4 * i];
+    q[j] = m[3 * j + i] + m[3 * i + j];
+    q[k] = m[3 * k + i] + m[3 * i + k];
+    w = m[3 * k + j] - m[3 * j + k];
+  }
+  const double sign = w < 0.0 ? -1.0 : 1.0;
+  const Vector axis = sign * Vector{q[0], q[1], q[2]};
+  const double length = std::sqrt(dot(axis, axis));
+  if (length < 1e-300) return {};
+  return (2.0 * std::atan2(length, sign * w) / length) * axis;
+}
+
+// ------------------------------------------------------------------------------------------------------------- robot
+
+struct Link {
+  std::int64_t parent, joint;  // -1 where there is none
+  Matrix origin_rotation;
+  Vector origin, axis;
+  bool slides;
+  std::vector<std::int64_t> moved_by;  // joints between the root and here, in rising order
+};
+
+struct Capsule {
+  std::int64_t link;
+  Vector start, end;
+  double radius;
+};
+
+struct Solver {
+  std::vector<Link> links;
+  std::vector<std::int64_t> joint_links;  // the link that each joint carries
+  std::vector<double> lower, upper, neutral;
+  double neutral_weight;
+  std::vector<std::int64_t> turned, starts, ends;  // links of the O orientations and the P vectors
+  std::vector<double> lengths;
+  std::vector<Capsule> capsules;
+  std::vector<std::array<std::int64_t, 2>> pairs;
+  double clearance, clearance_weight;
+  double damping, largest_step, converged;
+  std::int64_t iterations;
+
+  std::int64_t joints() const { return static_cast<std::int64_t>(lower.size()); }
+  std::int64_t unknowns() const { return 3 + joints(); }
+};
+
+struct Pose {
+  Matrix rotation;
+  Vector position;
+};
+
+// Memory of one call.
+struct Work {
+  explicit Work(const Solver& solver)
+      : poses(solver.links.size()),
+        axes(solver.joints()),
+        points(solver.joints()),
+        normal(solver.unknowns() * solver.unknowns()),
+        gradient(solver.unknowns()),
+        step(solver.unknowns()) {
+    columns.reserve(solver.unknowns());
+  }
+  std::vector<Pose> poses;  // in the root link's frame
+  std::vector<Vector> axes, points;
+  std::vector<double> normal, gradient, step;  // (U, U), of which the lower triangle is used; (U); (U)
+  struct Column {
+    std::int64_t unknown;
+    Vector value;
+  };
+  std::vector<Column> columns;  // of the three rows at hand, where they are not zero; in rising order
+};
+
+void place_links(const Solver& solver, const double* q, Work& work) {
+  work.poses[0] = {{1, 0, 0, 0, 1, 0, 0, 0, 1}, {}};
+  for (std::size_t l = 1; l < solver.links.size(); ++l) {
+    const Link& link = solver.links[l];
+    const Pose& parent = work.poses[link.parent];
+    Pose& pose = work.poses[l];
+    pose.rotation = parent.rotation * link.origin_rotation;
+    pose.position = parent.position + parent.rotation * link.origin;
+    if (link.joint < 0) continue;
+    work.axes[link.joint] = pose.rotation * link.axis;
+    if (link.slides)
+      pose.position = pose.position + q[link.joint] * work.axes[link.joint];
+    else
+      pose.rotation = pose.rotation * rotation_of(q[link.joint] * link.axis);
+    work.points[link.joint] = pose.position;
+  }
+}
+
+// How joint j moves a point of a link that it carries.
+Vector motion_of(const Solver& solver, const Work& work, std::int64_t j, Vector point) {
+  return solver.links[solver.joint_links[j]].slides ? work.axes[j] : cross(work.axes[j], point - work.points[j]);
+}
+
+// The columns in which two points of two links move against each other: in those of both, the difference counts.
+void difference_columns(const Solver& solver, std::int64_t from, Vector from_point, std::int64_t to, Vector to_point,
+                        Work& work) {
+  const auto &first = solver.links[from].moved_by, &second = solver.links[to].moved_by;
+  auto a = first.begin(), b = second.begin();
+  while (a != first.end() || b != second.end()) {
+    const bool in_first = a != first.end() && (b == second.end() || *a <= *b);
+    const bool in_second = b != second.end() && (a == first.end() || *b <= *a);
+    const std::int64_t j = in_first ? *a : *b;
+    Vector value;
+    if (in_second) value = value + motion_of(solver, work, j, to_point);
+    if (in_first) value = value - motion_of(solver, work, j, from_point);
+    work.columns.push_back({3 + j, value});
+    a += in_first;
+    b += in_second;
+  }
+}
+
+// Add weight * |error - columns * step|^2 to what is minimised.
+void add_rows(Work& work, std::int64_t unknowns, double weight, Vector error) {
+  for (std::size_t n = 0; n < work.columns.size(); ++n) {
+    const auto& column = work.columns[n];
+    const Vector scaled = weight * column.value;
+    double* const row = work.normal.data() + column.unknown * unknowns;
+    for (std::size_t m = 0; m <= n; ++m) row[work.columns[m].unknown] += dot(scaled, work.columns[m].value);
+    work.gradient[column.unknown] += dot(scaled, error);
+  }
+}
+
+// Parameters from 0 to 1 of the points of two segments that are nearest to each other.
+std::array<double, 2> nearest(Vector start_a, Vector along_a, Vector start_b, Vector along_b) {
+  constexpr double kShort = 1e-12;
+  const Vector between = start_a - start_b;
+  const double aa = dot(along_a, along_a), bb = dot(along_b, along_b), ab = dot(along_a, along_b);
+  const double at_a = dot(along_a, between), at_b = dot(along_b, between);
+  const double determinant = aa * bb - ab * ab;
+  double s = determinant > kShort ? std::clamp((ab * at_b - at_a * bb) / determinant, 0.0, 1.0) : 0.0;
+  double t = bb > kShort ? (ab * s + at_b) / bb : 0.0;
+  if (t < 0.0 || t > 1.0 || bb <= kShort) {
+    t = std::clamp(t, 0.0, 1.0);
+    s = aa > kShort ? std::clamp((ab * t - at_a) / aa, 0.0, 1.0) : 0.0;
+  }
+  return {s, t};
+}
+
+// Pairs of capsules that are nearer than the clearance are pushed apart.
+void add_clearances(const Solver& solver, Work& work) {
+  for (const auto& [first, second] : solver.pairs) {
+    const Capsule &a = solver.capsules[first], &b = solver.capsules[second];
+    const Pose &pose_a = work.poses[a.link], &pose_b = work.poses[b.link];
+    const Vector start_a = pose_a.position + pose_a.rotation * a.start, along_a = pose_a.rotation * (a.end - a.start);
+    const Vector start_b = pose_b.position + pose_b.rotation * b.start, along_b = pose_b.rotation * (b.end - b.start);
+    const auto [s, t] = nearest(start_a, along_a, start_b, along_b);
+    const Vector on_a = start_a + s * along_a, on_b = start_b + t * along_b;
+    const double apart = std::sqrt(dot(on_b - on_a, on_b - on_a));
+    const double missing = solver.clearance + a.radius + b.radius - apart;
+    if (missing <= 0.0 || apart < 1e-9) continue;
+    const Vector normal = (1.0 / apart) * (on_b - on_a);
+    work.columns.clear();
+    difference_columns(solver, a.link, on_a, b.link, on_b, work);
+    for (auto& column : work.columns) column.value = {dot(normal, column.value), 0.0, 0.0};
+    add_rows(work, solver.unknowns(), solver.clearance_weight, {missing, 0.0, 0.0});
+  }
+}
+
+struct Frame {
+  const double *orientations, *orientation_weights, *vectors, *vector_weights;  // (O, 3, 3), (O), (P, 3), (P)
+};
+
+void add_goals(const Solver& solver, const Frame& frame, const Matrix& root, const double* q, Work& work) {
+  const std::int64_t unknowns = solver.unknowns();
+  const Matrix to_root = transposed(root);
+  for (std::size_t o = 0; o < solver.turned.size(); ++o) {
+    if (frame.orientation_weights[o] == 0.0) continue;
+    const std::int64_t link = solver.turned[o];
+    const Matrix error = to_root * matrix_at(frame.orientations + 9 * o) * transposed(work.poses[link].rotation);
+    work.columns.clear();
+    for (int i = 0; i < 3; ++i) work.columns.push_back({i, {i == 0 ? 1.0 : 0.0, i == 1 ? 1.0 : 0.0, i == 2 ? 1.0 : 0.0}});
+    for (std::int64_t j : solver.links[link].moved_by)
+      if (!solver.links[solver.joint_links[j]].slides) work.columns.push_back({3 + j, work.axes[j]});
+    add_rows(work, unknowns, frame.orientation_weights[o], turn_of(error));
+  }
+  for (std::size_t p = 0; p < solver.starts.size(); ++p) {
+    if (frame.vector_weights[p] == 0.0) continue;
+    const Vector start = work.poses[solver.starts[p]].position, end = work.poses[solver.ends[p]].position;
+    const Vector now = end - start;
+    work.columns.clear();
+    work.columns.push_back({0, {0.0, -now.z, now.y}});
+    work.columns.push_back({1, {now.z, 0.0, -now.x}});
+    work.columns.push_back({2, {-now.y, now.x, 0.0}});
+    difference_columns(solver, solver.starts[p], start, solver.ends[p], end, work);
+    add_rows(work, unknowns, frame.vector_weights[p] / (solver.lengths[p] * solver.lengths[p]),
+             to_root * vector_at(frame.vectors + 3 * p) - now);
+  }
+  for (std::int64_t j = 0; j < solver.joints(); ++j) {
+    work.normal[(3 + j) * unknowns + 3 + j] += solver.neutral_weight;
+    work.gradient[3 + j] += solver.neutral_weight * (solver.neutral[j] - q[j]);
+  }
+}
+
+// Cholesky, in place; the matrix is positive definite. The result is the step.
+void solve_in_place(std::vector<double>& a, std::vector<double>& x, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    double* const row = a.data() + i * n;
+    for (std::int64_t j = 0; j <= i; ++j) {
+      const double* const other = a.data() + j * n;
+      double sum = row[j];
+      for (std::int64_t k = 0; k < j; ++k) sum -= row[k] * other[k];
+      row[j] = i == j ? std::sqrt(sum) : sum / other[j];
+    }
+    double sum = x[i];
+    for (std::int64_t k = 0; k < i; ++k) sum -= row[k] * x[k];
+    x[i] = sum / row[i];
+  }
+  for (std::int64_t i = n - 1; i >= 0; --i) {
+    x[i] /= a[i * n + i];
+    for (std::int64_t k = 0; k < i; ++k) x[k] -= a[i * n + k] * x[i];
+  }
+}
+
+// Improves root (in the world) and q until they rest; returns how many steps it took. work.poses are those of q then.
+std::int64_t solve_frame(const Solver& solver, const Frame& frame, Matrix& root, double* q, Work& work) {
+  const std::int64_t joints = solver.joints(), unknowns = solver.unknowns();
+  for (std::int64_t j = 0; j < joints; ++j) q[j] = std::clamp(q[j], solver.lower[j], solver.upper[j]);
+  place_links(solver, q, work);
+  std::int64_t steps = 0;
+  for (bool rests = false; steps < solver.iterations && !rests; ++steps) {
+    std::fill(work.normal.begin(), work.normal.end(), 0.0);
+    std::fill(work.gradient.begin(), work.gradient.end(), 0.0);
+    add_goals(solver, frame, root, q, work);
+    add_clearances(solver, work);
+    for (std::int64_t i = 0; i < unknowns; ++i) {
+      const std::int64_t j = i - 3;
+      const bool is_held = j >= 0 && ((q[j] <= solver.lower[j] && work.gradient[i] < 0.0) ||
+                                      (q[j] >= solver.upper[j] && work.gradient[i] > 0.0));
+      if (is_held) {  // pushed against its limit: no unknown in this step
+        for (std::int64_t k = 0; k < unknowns; ++k) work.normal[std::max(i, k) * unknowns + std::min(i, k)] = 0.0;
+        work.gradient[i] = 0.0;
+      }
+      work.normal[i * unknowns + i] += is_held ? 1.0 : solver.damping;
+    }
+    work.step = work.gradient;
+    solve_in_place(work.normal, work.step, unknowns);
+    double largest = 0.0;
+    for (double value : work.step) largest = std::max(largest, std::abs(value));
+    const double shortened = std::min(1.0, solver.largest_step / std::max(largest, solver.largest_step));
+    root = root * rotation_of(shortened * Vector{work.step[0], work.step[1], work.step[2]});
+    for (std::int64_t j = 0; j < joints; ++j)
+      q[j] = std::clamp(q[j] + shortened * work.step[3 + j], solver.lower[j], solver.upper[j]);
+    place_links(solver, q, work);
+    rests = largest < solver.converged;
+  }
+  return steps;
+}
+
+// ----------------------------------------------------------------------------------------------------------- binding
+// The Python wrapper has checked every shape. noconvert(): float32 is refused here, not converted.
+
+std::vector<double> values_of(const FloatArray& array) { return {array.data(), array.data() + array.size()}; }
+std::vector<std::int64_t> values_of(const IndexArray& array) { return {array.data(), array.data() + array.size()}; }
+
+Solver make_solver(const IndexArray& parents, const IndexArray& link_joints, const FloatArray& origins,
+                   const FloatArray& axes, const IndexArray& slides, const FloatArray& lower, const FloatArray& upper,
+                   const FloatArray& neutral, double neutral_weight, const IndexArray& turned, const IndexArray& starts,
+                   const IndexArray& ends, const FloatArray& lengths, const IndexArray& capsule_links,
+                   const FloatArray& capsules, const IndexArray& pairs, double clearance, double clearance_weight,
+                   double damping, double largest_step, double converged, std::int64_t iterations) {
+  Solver solver{};
+  solver.joint_links.resize(lower.size());
+  for (std::int64_t l = 0; l < parents.size(); ++l) {
+    const double* const origin = origins.data(l);  // (4, 4)
+    Link link{parents.at(l), link_joints.at(l), {}, {origin[3], origin[7], origin[11]}, vector_at(axes.data(l)),
+              slides.at(l) != 0, {}};
+    for (int i = 0; i < 3; ++i) std::copy_n(origin + 4 * i, 3, link.origin_rotation.begin() + 3 * i);
+    if (link.parent >= 0) link.moved_by = solver.links[link.parent].moved_by;
+    if (link.joint >= 0) {
+      link.moved_by.insert(std::lower_bound(link.moved_by.begin(), link.moved_by.end(), link.joint), link.joint);
+      solver.joint_links[link.joint] = l;
+    }
+    solver.links.push_back(std::move(link));
+  }
+  solver.lower = values_of(lower);
+  solver.upper = values_of(upper);
+  solver.neutral = values_of(neutral);
+  solver.neutral_weight = neutral_weight;
+  solver.turned = values_of(turned);
+  solver.starts = values_of(starts);
+  solver.ends = values_of(ends);
+  solver.lengths = values_of(lengths);
+  for (std::int64_t c = 0; c < capsule_links.size(); ++c) {  // start, end, radius
+    const double* const row = capsules.data(c);
+    solver.capsules.push_back({capsule_links.at(c), vector_at(row), vector_at(row + 3), row[6]});
+  }
+  for (std::int64_t n = 0; n < pairs.shape(0); ++n) solver.pairs.push_back({pairs.at(n, 0), pairs.at(n, 1)});
+  solver.clearance = clearance;
+  solver.clearance_weight = clearance_weight;
+  solver.damping = damping;
+  solver.largest_step = largest_step;
+  solver.converged = converged;
+  solver.iterations = iterations;
+  return solver;
+}
+
+// Root rotations (T, 3, 3) and joint positions (T, J); link positions (T, L, 3) and rotations (T, L, 3, 3) in the root
+// link's frame; steps (T). Each frame starts at the joint positions of the one before, the first at `q`.
+py::tuple solve(const Solver& solver, const FloatArray& root_rotations, const FloatArray& q,
+                const FloatArray& orientations, const FloatArray& orientation_weights, const FloatArray& vectors,
+                const FloatArray& vector_weights) {
+  const std::int64_t frames = root_rotations.shape(0), joints = solver.joints();
+  const auto links = static_cast<std::int64_t>(solver.links.size());
+  const auto turned = static_cast<std::int64_t>(solver.turned.size());
+  const auto count = static_cast<std::int64_t>(solver.starts.size());
+  FloatArray roots({frames, std::int64_t{3}, std::int64_t{3}}), postures({frames, joints});
+  FloatArray positions({frames, links, std::int64_t{3}});
+  FloatArray rotations({frames, links, std::int64_t{3}, std::int64_t{3}});
+  IndexArray steps(frames);
+  double *const out_roots = roots.mutable_data(), *const out_q = postures.mutable_data();
+  double *const out_positions = positions.mutable_data(), *const out_rotations = rotations.mutable_data();
+  std::int64_t* const out_steps = steps.mutable_data();
+  {
+    py::gil_scoped_release unlocked;
+    Work work(solver);
+    std::vector<double> posture(q.data(), q.data() + joints);
+    for (std::int64_t t = 0; t < frames; ++t) {
+      const Frame frame{orientations.data() + 9 * turned * t, orientation_weights.data() + turned * t,
+                        vectors.data() + 3 * count * t, vector_weights.data() + count * t};
+      Matrix root = matrix_at(root_rotations.data() + 9 * t);
+      out_steps[t] = solve_frame(solver, frame, root, posture.data(), work);
+      std::copy(root.begin(), root.end(), out_roots + 9 * t);
+      std::copy(posture.begin(), posture.end(), out_q + joints * t);
+      for (std::int64_t l = 0; l < links; ++l) {
+        const auto& [rotation, position] = work.poses[l];
+        const double place[] = {position.x, position.y, position.z};
+        std::copy_n(place, 3, out_positions + 3 * (links * t + l));
+        std::copy(rotation.begin(), rotation.end(), out_rotations + 9 * (links * t + l));
+      }
+    }
+  }
+  return py::make_tuple(roots, postures, positions, rotations, steps);
+}
+
+}  // namespace
+
+void register_inverse_kinematics(py::module_& m) {
+  py::class_<Solver>(m, "InverseKinematicsSolver", "A robot and what its postures are asked for.")
+      .def(py::init(&make_solver), py::arg("parents").noconvert(), py::arg("link_joints").noconvert(),
+           py::arg("origins").noconvert(), py::arg("axes").noconvert(), py::arg("slides").noconvert(),
+           py::arg("lower").noconvert(), py::arg("upper").noconvert(), py::arg("neutral").noconvert(),
+           py::arg("neutral_weight"), py::arg("turned").noconvert(), py::arg("starts").noconvert(),
+           py::arg("ends").noconvert(), py::arg("lengths").noconvert(), py::arg("capsule_links").noconvert(),
+           py::arg("capsules").noconvert(), py::arg("pairs").noconvert(), py::arg("clearance"),
+           py::arg("clearance_weight"), py::arg("damping"), py::arg("largest_step"), py::arg("converged"),
+           py::arg("iterations"));
+  m.def("inverse_kinematics", &solve, "Postures of T frames that follow one another.", py::arg("solver"),
+        py::arg("root_rotations").noconvert(), py::arg("q").noconvert(), py::arg("orientations").noconvert(),
+        py::arg("orientation_weights").noconvert(), py::arg("vectors").noconvert(),
+        py::arg("vector_weights").noconvert());
+}
