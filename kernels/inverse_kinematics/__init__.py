@@ -3,10 +3,11 @@
 For each frame it minimises, over the root orientation R and the joint positions q inside [lower, upper],
 
     sum_o w_o |log(R_o_target R_o(q)^T)|^2  +  sum_p w_p |v_p_target - v_p(q)|^2 / l_p^2  +  w_n |q - q_neutral|^2
-    +  w_c sum_c max(0, clearance - d_c(q))^2
+    +  w_c sum_c max(0, clearance - d_c(q))^2  +  w_s |q - q_before|^2
 
-where v_p is the vector between two link origins and d_c the distance between the surfaces of two capsules. Everything
-is independent of where the root stands, so its position is no unknown here. Each frame starts from the one before.
+where v_p is the vector between two link origins and d_c the distance between two capsules, at an end of one of them or
+where they cross. Everything is independent of where the root stands, so its position is no unknown here. Each frame
+starts from the one before.
 
     solver = InverseKinematics(tree, limits, goals, capsules)  # once: checks and copies the robot
     postures = solver.solve(root_rotations, q, orientations, orientation_weights, vectors, vector_weights)
@@ -30,6 +31,8 @@ __all__ = ["CapsuleSet", "GoalLinks", "InverseKinematics", "JointLimits", "Kinem
 
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
+
+_WEIGHTS = ("orientation_weights", "vector_weights", "smoothness")
 
 
 class KinematicTree(Protocol):
@@ -92,6 +95,7 @@ class CapsuleSet:
         pairs: Indices of capsules that are kept apart, shape (K, 2).
         clearance: Distance between surfaces below which a pair is pushed apart, [m].
         weight: Of a missing metre of it, squared, [1/m^2].
+        reach: Distance beyond the clearance from which on a step cannot bring two of them together, [m].
     """
 
     links: IndexArray = _no_indices(0)
@@ -101,6 +105,7 @@ class CapsuleSet:
     pairs: IndexArray = _no_indices(0, 2)
     clearance: float = 0.01
     weight: float = 0.0
+    reach: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -206,7 +211,7 @@ class InverseKinematics:
         self.backend = choose_backend(backend, None)
         numbers = [settings.damping, settings.largest_step, settings.converged, settings.iterations]
         arguments = [*tree_arrays, *joints, limits.neutral_weight, *goal_arrays, *capsule_arrays]
-        arguments += [capsules.clearance, capsules.weight, *numbers]
+        arguments += [capsules.clearance, capsules.weight, capsules.reach, *numbers]
         if self.backend == "cpu":
             self._kernels = compiled_kernels("inverse_kinematics")
             self._solver = self._kernels.InverseKinematicsSolver(*arguments)
@@ -221,16 +226,18 @@ class InverseKinematics:
         orientation_weights: ArrayLike,
         vectors: ArrayLike,
         vector_weights: ArrayLike,
+        smoothness: ArrayLike,
     ) -> Postures:
         """Improve a first guess until each frame rests.
 
         Args:
             root_rotations: First guess of the root orientation in the world, shape (T, 3, 3).
-            q: First guess of the first frame's joint positions, shape (J,), [rad] or [m].
+            q: Joint positions of the frame before the first, also its first guess, shape (J,), [rad] or [m].
             orientations: Wanted orientations in the world, shape (T, O, 3, 3).
             orientation_weights: Shape (T, O), [1/rad^2]; 0 leaves one out.
             vectors: Wanted vectors in the world, shape (T, P, 3), [m].
             vector_weights: Shape (T, P); 0 leaves one out.
+            smoothness: Weight w_s of staying where the frame before is, shape (T,), [1/rad^2].
 
         Raises:
             ShapeError: an array has another shape.
@@ -244,13 +251,14 @@ class InverseKinematics:
             "orientation_weights": (orientation_weights, (frames, turned)),
             "vectors": (vectors, (frames, count, 3)),
             "vector_weights": (vector_weights, (frames, count)),
+            "smoothness": (smoothness, (frames,)),
         }
         arrays = []
         for name, (value, shape) in shapes.items():
             array = np.asarray(value, dtype=np.float64, order="C")
             if array.shape != shape:
                 raise ShapeError(name, array.shape, str(shape))
-            if not np.isfinite(array).all() or ("weights" in name and (array < 0).any()):
+            if not np.isfinite(array).all() or (name in _WEIGHTS and (array < 0).any()):
                 raise MotionDataError(f"{name} holds NaN, infinite or negative weights; the frames are rejected.")
             arrays.append(array)
         if self._kernels is not None:
@@ -278,6 +286,7 @@ class InverseKinematics:
         if (capsules.radii < 0).any():
             raise ParameterError("radii must not be negative.")
         numbers = {"neutral_weight": limits.neutral_weight, "clearance": capsules.clearance, "weight": capsules.weight}
+        numbers["reach"] = capsules.reach
         numbers |= {item.name: getattr(settings, item.name) for item in fields(settings)}
         for name, value in numbers.items():
             if not np.isfinite(value) or value < 0:

@@ -113,7 +113,7 @@ struct Solver {
   std::vector<double> lengths;
   std::vector<Capsule> capsules;
   std::vector<std::array<std::int64_t, 2>> pairs;
-  double clearance, clearance_weight;
+  double clearance, clearance_weight, reach;
   double damping, largest_step, converged;
   std::int64_t iterations;
 
@@ -133,18 +133,28 @@ struct Work {
         axes(solver.joints()),
         points(solver.joints()),
         normal(solver.unknowns() * solver.unknowns()),
+        factor(normal.size()),
         gradient(solver.unknowns()),
+        pull(solver.unknowns()),
         step(solver.unknowns()) {
     columns.reserve(solver.unknowns());
   }
   std::vector<Pose> poses;  // in the root link's frame
   std::vector<Vector> axes, points;
-  std::vector<double> normal, gradient, step;  // (U, U), of which the lower triangle is used; (U); (U)
+  std::vector<double> normal, factor;          // (U, U), of which the lower triangle is used
+  std::vector<double> gradient, pull, step;    // (U)
   struct Column {
     std::int64_t unknown;
     Vector value;
   };
   std::vector<Column> columns;  // of the three rows at hand, where they are not zero; in rising order
+  struct Contact {
+    double missing;               // distance that two capsules lack, or have to spare if negative
+    bool is_active;               // whether the step at hand is to make up for it
+    std::vector<Column> columns;  // how the distance grows, in x
+  };
+  std::vector<Contact> contacts;  // of capsules that are near each other; `near` of them are valid
+  std::size_t near = 0;
 };
 
 void place_links(const Solver& solver, const double* q, Work& work) {
@@ -189,13 +199,14 @@ void difference_columns(const Solver& solver, std::int64_t from, Vector from_poi
 }
 
 // Add weight * |error - columns * step|^2 to what is minimised.
-void add_rows(Work& work, std::int64_t unknowns, double weight, Vector error) {
-  for (std::size_t n = 0; n < work.columns.size(); ++n) {
-    const auto& column = work.columns[n];
-    const Vector scaled = weight * column.value;
-    double* const row = work.normal.data() + column.unknown * unknowns;
-    for (std::size_t m = 0; m <= n; ++m) row[work.columns[m].unknown] += dot(scaled, work.columns[m].value);
-    work.gradient[column.unknown] += dot(scaled, error);
+void add_rows(const std::vector<Work::Column>& columns, double weight, Vector error, std::vector<double>& normal,
+              std::vector<double>& gradient) {
+  const auto unknowns = static_cast<std::int64_t>(gradient.size());
+  for (std::size_t n = 0; n < columns.size(); ++n) {
+    const Vector scaled = weight * columns[n].value;
+    double* const row = normal.data() + columns[n].unknown * unknowns;
+    for (std::size_t m = 0; m <= n; ++m) row[columns[m].unknown] += dot(scaled, columns[m].value);
+    gradient[columns[n].unknown] += dot(scaled, error);
   }
 }
 
@@ -215,28 +226,56 @@ std::array<double, 2> nearest(Vector start_a, Vector along_a, Vector start_b, Ve
   return {s, t};
 }
 
-// Pairs of capsules that are nearer than the clearance are pushed apart.
-void add_clearances(const Solver& solver, Work& work) {
+// Where on the two segments to look, as parameters: the ends of each against the other, and where they are nearest to
+// each other if that is an end of neither. The nearest points alone jump from end to end where segments are parallel.
+int places_of_contact(Vector start_a, Vector along_a, Vector start_b, Vector along_b,
+                      std::array<std::array<double, 2>, 5>& places) {
+  int count = 0;
+  for (double end : {0.0, 1.0}) {
+    places[count++] = {end, nearest(start_a + end * along_a, {}, start_b, along_b)[1]};
+    places[count++] = {nearest(start_a, along_a, start_b + end * along_b, {})[0], end};
+  }
+  const auto [s, t] = nearest(start_a, along_a, start_b, along_b);
+  if (s > 0.0 && s < 1.0 && t > 0.0 && t < 1.0) places[count++] = {s, t};
+  return count;
+}
+
+// Finds the places at which one step could bring capsules together.
+void find_contacts(const Solver& solver, Work& work) {
+  work.near = 0;
+  std::array<std::array<double, 2>, 5> places;
   for (const auto& [first, second] : solver.pairs) {
     const Capsule &a = solver.capsules[first], &b = solver.capsules[second];
     const Pose &pose_a = work.poses[a.link], &pose_b = work.poses[b.link];
     const Vector start_a = pose_a.position + pose_a.rotation * a.start, along_a = pose_a.rotation * (a.end - a.start);
     const Vector start_b = pose_b.position + pose_b.rotation * b.start, along_b = pose_b.rotation * (b.end - b.start);
-    const auto [s, t] = nearest(start_a, along_a, start_b, along_b);
-    const Vector on_a = start_a + s * along_a, on_b = start_b + t * along_b;
-    const double apart = std::sqrt(dot(on_b - on_a, on_b - on_a));
-    const double missing = solver.clearance + a.radius + b.radius - apart;
-    if (missing <= 0.0 || apart < 1e-9) continue;
-    const Vector normal = (1.0 / apart) * (on_b - on_a);
-    work.columns.clear();
-    difference_columns(solver, a.link, on_a, b.link, on_b, work);
-    for (auto& column : work.columns) column.value = {dot(normal, column.value), 0.0, 0.0};
-    add_rows(work, solver.unknowns(), solver.clearance_weight, {missing, 0.0, 0.0});
+    const double wanted = solver.clearance + a.radius + b.radius;
+    // Bodies whose middles are far apart need no closer look.
+    const Vector middles = start_a + 0.5 * along_a - start_b - 0.5 * along_b;
+    const double halves = 0.5 * (std::sqrt(dot(along_a, along_a)) + std::sqrt(dot(along_b, along_b)));
+    if (std::sqrt(dot(middles, middles)) - halves >= wanted + solver.reach) continue;
+    const int count = places_of_contact(start_a, along_a, start_b, along_b, places);
+    for (int n = 0; n < count; ++n) {
+      const Vector on_a = start_a + places[n][0] * along_a, on_b = start_b + places[n][1] * along_b;
+      const double apart = std::sqrt(dot(on_b - on_a, on_b - on_a)), missing = wanted - apart;
+      if (missing <= -solver.reach || apart < 1e-9) continue;
+      const Vector normal = (1.0 / apart) * (on_b - on_a);
+      work.columns.clear();
+      difference_columns(solver, a.link, on_a, b.link, on_b, work);
+      for (auto& column : work.columns) column.value = {dot(normal, column.value), 0.0, 0.0};
+      if (work.near == work.contacts.size()) work.contacts.emplace_back();
+      Work::Contact& contact = work.contacts[work.near++];
+      contact.missing = missing;
+      contact.is_active = missing > 0.0;
+      contact.columns = work.columns;
+    }
   }
 }
 
 struct Frame {
   const double *orientations, *orientation_weights, *vectors, *vector_weights;  // (O, 3, 3), (O), (P, 3), (P)
+  const double* before;  // joint positions of the frame before, (J)
+  double smoothness;
 };
 
 void add_goals(const Solver& solver, const Frame& frame, const Matrix& root, const double* q, Work& work) {
@@ -250,7 +289,7 @@ void add_goals(const Solver& solver, const Frame& frame, const Matrix& root, con
     for (int i = 0; i < 3; ++i) work.columns.push_back({i, {i == 0 ? 1.0 : 0.0, i == 1 ? 1.0 : 0.0, i == 2 ? 1.0 : 0.0}});
     for (std::int64_t j : solver.links[link].moved_by)
       if (!solver.links[solver.joint_links[j]].slides) work.columns.push_back({3 + j, work.axes[j]});
-    add_rows(work, unknowns, frame.orientation_weights[o], turn_of(error));
+    add_rows(work.columns, frame.orientation_weights[o], turn_of(error), work.normal, work.gradient);
   }
   for (std::size_t p = 0; p < solver.starts.size(); ++p) {
     if (frame.vector_weights[p] == 0.0) continue;
@@ -261,12 +300,13 @@ void add_goals(const Solver& solver, const Frame& frame, const Matrix& root, con
     work.columns.push_back({1, {now.z, 0.0, -now.x}});
     work.columns.push_back({2, {-now.y, now.x, 0.0}});
     difference_columns(solver, solver.starts[p], start, solver.ends[p], end, work);
-    add_rows(work, unknowns, frame.vector_weights[p] / (solver.lengths[p] * solver.lengths[p]),
-             to_root * vector_at(frame.vectors + 3 * p) - now);
+    add_rows(work.columns, frame.vector_weights[p] / (solver.lengths[p] * solver.lengths[p]),
+             to_root * vector_at(frame.vectors + 3 * p) - now, work.normal, work.gradient);
   }
   for (std::int64_t j = 0; j < solver.joints(); ++j) {
-    work.normal[(3 + j) * unknowns + 3 + j] += solver.neutral_weight;
-    work.gradient[3 + j] += solver.neutral_weight * (solver.neutral[j] - q[j]);
+    work.normal[(3 + j) * unknowns + 3 + j] += solver.neutral_weight + frame.smoothness;
+    work.gradient[3 + j] +=
+        solver.neutral_weight * (solver.neutral[j] - q[j]) + frame.smoothness * (frame.before[j] - q[j]);
   }
 }
 
@@ -290,9 +330,46 @@ void solve_in_place(std::vector<double>& a, std::vector<double>& x, std::int64_t
   }
 }
 
+// The step to the minimum of the goals' linearisation, with the contacts that are active.
+void find_step(const Solver& solver, const double* q, Work& work) {
+  const std::int64_t unknowns = solver.unknowns();
+  work.factor = work.normal;
+  work.pull = work.gradient;
+  for (std::size_t n = 0; n < work.near; ++n)
+    if (work.contacts[n].is_active)
+      add_rows(work.contacts[n].columns, solver.clearance_weight, {work.contacts[n].missing, 0.0, 0.0}, work.factor,
+               work.pull);
+  for (std::int64_t i = 0; i < unknowns; ++i) {
+    const std::int64_t j = i - 3;
+    const bool is_held = j >= 0 && ((q[j] <= solver.lower[j] && work.pull[i] < 0.0) ||
+                                    (q[j] >= solver.upper[j] && work.pull[i] > 0.0));
+    if (is_held) {  // pushed against its limit: no unknown in this step
+      for (std::int64_t k = 0; k < unknowns; ++k) work.factor[std::max(i, k) * unknowns + std::min(i, k)] = 0.0;
+      work.pull[i] = 0.0;
+    }
+    work.factor[i * unknowns + i] += is_held ? 1.0 : solver.damping;
+  }
+  work.step = work.pull;
+  solve_in_place(work.factor, work.step, unknowns);
+}
+
+// Whether other contacts are active after the step than before it; then those are.
+bool contacts_change(Work& work) {
+  bool changes = false;
+  for (std::size_t n = 0; n < work.near; ++n) {
+    Work::Contact& contact = work.contacts[n];
+    double left = contact.missing;
+    for (const auto& column : contact.columns) left -= column.value.x * work.step[column.unknown];
+    changes |= contact.is_active != (left > 0.0);
+    contact.is_active = left > 0.0;
+  }
+  return changes;
+}
+
 // Improves root (in the world) and q until they rest; returns how many steps it took. work.poses are those of q then.
 std::int64_t solve_frame(const Solver& solver, const Frame& frame, Matrix& root, double* q, Work& work) {
-  const std::int64_t joints = solver.joints(), unknowns = solver.unknowns();
+  constexpr int kRounds = 4;  // of finding out which contacts matter
+  const std::int64_t joints = solver.joints();
   for (std::int64_t j = 0; j < joints; ++j) q[j] = std::clamp(q[j], solver.lower[j], solver.upper[j]);
   place_links(solver, q, work);
   std::int64_t steps = 0;
@@ -300,19 +377,9 @@ std::int64_t solve_frame(const Solver& solver, const Frame& frame, Matrix& root,
     std::fill(work.normal.begin(), work.normal.end(), 0.0);
     std::fill(work.gradient.begin(), work.gradient.end(), 0.0);
     add_goals(solver, frame, root, q, work);
-    add_clearances(solver, work);
-    for (std::int64_t i = 0; i < unknowns; ++i) {
-      const std::int64_t j = i - 3;
-      const bool is_held = j >= 0 && ((q[j] <= solver.lower[j] && work.gradient[i] < 0.0) ||
-                                      (q[j] >= solver.upper[j] && work.gradient[i] > 0.0));
-      if (is_held) {  // pushed against its limit: no unknown in this step
-        for (std::int64_t k = 0; k < unknowns; ++k) work.normal[std::max(i, k) * unknowns + std::min(i, k)] = 0.0;
-        work.gradient[i] = 0.0;
-      }
-      work.normal[i * unknowns + i] += is_held ? 1.0 : solver.damping;
-    }
-    work.step = work.gradient;
-    solve_in_place(work.normal, work.step, unknowns);
+    find_contacts(solver, work);
+    find_step(solver, q, work);
+    for (int round = 1; round < kRounds && contacts_change(work); ++round) find_step(solver, q, work);
     double largest = 0.0;
     for (double value : work.step) largest = std::max(largest, std::abs(value));
     const double shortened = std::min(1.0, solver.largest_step / std::max(largest, solver.largest_step));
@@ -336,7 +403,7 @@ Solver make_solver(const IndexArray& parents, const IndexArray& link_joints, con
                    const FloatArray& neutral, double neutral_weight, const IndexArray& turned, const IndexArray& starts,
                    const IndexArray& ends, const FloatArray& lengths, const IndexArray& capsule_links,
                    const FloatArray& capsules, const IndexArray& pairs, double clearance, double clearance_weight,
-                   double damping, double largest_step, double converged, std::int64_t iterations) {
+                   double reach, double damping, double largest_step, double converged, std::int64_t iterations) {
   Solver solver{};
   solver.joint_links.resize(lower.size());
   for (std::int64_t l = 0; l < parents.size(); ++l) {
@@ -366,6 +433,7 @@ Solver make_solver(const IndexArray& parents, const IndexArray& link_joints, con
   for (std::int64_t n = 0; n < pairs.shape(0); ++n) solver.pairs.push_back({pairs.at(n, 0), pairs.at(n, 1)});
   solver.clearance = clearance;
   solver.clearance_weight = clearance_weight;
+  solver.reach = reach;
   solver.damping = damping;
   solver.largest_step = largest_step;
   solver.converged = converged;
@@ -377,7 +445,7 @@ Solver make_solver(const IndexArray& parents, const IndexArray& link_joints, con
 // link's frame; steps (T). Each frame starts at the joint positions of the one before, the first at `q`.
 py::tuple solve(const Solver& solver, const FloatArray& root_rotations, const FloatArray& q,
                 const FloatArray& orientations, const FloatArray& orientation_weights, const FloatArray& vectors,
-                const FloatArray& vector_weights) {
+                const FloatArray& vector_weights, const FloatArray& smoothness) {
   const std::int64_t frames = root_rotations.shape(0), joints = solver.joints();
   const auto links = static_cast<std::int64_t>(solver.links.size());
   const auto turned = static_cast<std::int64_t>(solver.turned.size());
@@ -392,10 +460,12 @@ py::tuple solve(const Solver& solver, const FloatArray& root_rotations, const Fl
   {
     py::gil_scoped_release unlocked;
     Work work(solver);
-    std::vector<double> posture(q.data(), q.data() + joints);
+    std::vector<double> posture(q.data(), q.data() + joints), before(joints);
     for (std::int64_t t = 0; t < frames; ++t) {
+      before = posture;
       const Frame frame{orientations.data() + 9 * turned * t, orientation_weights.data() + turned * t,
-                        vectors.data() + 3 * count * t, vector_weights.data() + count * t};
+                        vectors.data() + 3 * count * t,       vector_weights.data() + count * t,
+                        before.data(),                        smoothness.at(t)};
       Matrix root = matrix_at(root_rotations.data() + 9 * t);
       out_steps[t] = solve_frame(solver, frame, root, posture.data(), work);
       std::copy(root.begin(), root.end(), out_roots + 9 * t);
@@ -421,10 +491,10 @@ void register_inverse_kinematics(py::module_& m) {
            py::arg("neutral_weight"), py::arg("turned").noconvert(), py::arg("starts").noconvert(),
            py::arg("ends").noconvert(), py::arg("lengths").noconvert(), py::arg("capsule_links").noconvert(),
            py::arg("capsules").noconvert(), py::arg("pairs").noconvert(), py::arg("clearance"),
-           py::arg("clearance_weight"), py::arg("damping"), py::arg("largest_step"), py::arg("converged"),
+           py::arg("clearance_weight"), py::arg("reach"), py::arg("damping"), py::arg("largest_step"), py::arg("converged"),
            py::arg("iterations"));
   m.def("inverse_kinematics", &solve, "Postures of T frames that follow one another.", py::arg("solver"),
         py::arg("root_rotations").noconvert(), py::arg("q").noconvert(), py::arg("orientations").noconvert(),
         py::arg("orientation_weights").noconvert(), py::arg("vectors").noconvert(),
-        py::arg("vector_weights").noconvert());
+        py::arg("vector_weights").noconvert(), py::arg("smoothness").noconvert());
 }

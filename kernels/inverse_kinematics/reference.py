@@ -10,6 +10,7 @@ FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
 
 _SHORT = 1e-12  # [m^2]; segments of less are points
+_ROUNDS = 4  # of finding out which contacts matter
 
 
 class Solver:
@@ -35,6 +36,7 @@ class Solver:
         pairs: IndexArray,
         clearance: float,
         clearance_weight: float,
+        reach: float,
         damping: float,
         largest_step: float,
         converged: float,
@@ -50,7 +52,7 @@ class Solver:
         self.lower, self.upper, self.neutral, self.neutral_weight = lower, upper, neutral, neutral_weight
         self.turned, self.starts, self.ends, self.lengths = turned, starts, ends, lengths
         self.capsule_links, self.capsules, self.pairs = capsule_links, capsules, pairs
-        self.clearance, self.clearance_weight = clearance, clearance_weight
+        self.clearance, self.clearance_weight, self.reach = clearance, clearance_weight, reach
         self.damping, self.largest_step, self.converged, self.iterations = damping, largest_step, converged, iterations
         self.moves = np.zeros((len(parents), len(lower)), dtype=bool)  # whether a joint moves a link
         for link in range(1, len(parents)):
@@ -68,14 +70,15 @@ class Solver:
         orientation_weights: FloatArray,
         vectors: FloatArray,
         vector_weights: FloatArray,
+        smoothness: FloatArray,
     ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, IndexArray]:
         """Root rotations, joint positions, link positions, link rotations and steps of all frames."""
         links, joints, frames = len(self.parents), len(self.lower), len(root_rotations)
         roots, postures, steps = np.empty((frames, 3, 3)), np.empty((frames, joints)), np.empty(frames, dtype=np.int64)
         positions, rotations = np.empty((frames, links, 3)), np.empty((frames, links, 3, 3))
-        goals = zip(orientations, orientation_weights, vectors, vector_weights, strict=True)
+        goals = zip(orientations, orientation_weights, vectors, vector_weights, smoothness, strict=True)
         for t, goal in enumerate(goals):
-            roots[t], q, steps[t] = self._solve_frame(root_rotations[t], q, goal)
+            roots[t], q, steps[t] = self._solve_frame(root_rotations[t], q, (*goal, q))
             postures[t] = q
             positions[t], rotations[t], _, _ = self._link_poses(q)
         return roots, postures, positions, rotations, steps
@@ -87,13 +90,16 @@ class Solver:
         while steps < self.iterations and not rests:
             steps += 1
             columns, errors, weights = (np.concatenate(parts) for parts in zip(*self._rows(root, q, goal), strict=True))
-            normal = columns.T @ (weights[:, None] * columns)
-            gradient = columns.T @ (weights * errors)
-            held = np.concatenate([np.zeros(3, dtype=bool), (q <= self.lower) & (gradient[3:] < 0)])
-            held[3:] |= (q >= self.upper) & (gradient[3:] > 0)
-            normal[held], normal[:, held], gradient[held] = 0.0, 0.0, 0.0
-            normal += np.diag(np.where(held, 1.0, self.damping))
-            step = np.linalg.solve(normal, gradient)
+            contacts, missing = self._contacts(q)
+            is_active = missing > 0
+            for _ in range(_ROUNDS):  # which contacts matter is known once the step is
+                rows = np.vstack([columns, contacts[is_active]])
+                wanted = np.concatenate([errors, missing[is_active]])
+                pull = np.concatenate([weights, np.full(is_active.sum(), self.clearance_weight)])
+                step = self._step(q, rows, wanted, pull)
+                was_active, is_active = is_active, missing - contacts @ step > 0
+                if (was_active == is_active).all():
+                    break
             largest = np.abs(step).max()
             step = step * min(1.0, self.largest_step / max(largest, self.largest_step))
             root = root @ Rotation.from_rotvec(step[:3]).as_matrix()
@@ -101,11 +107,41 @@ class Solver:
             rests = largest < self.converged
         return root, q, steps
 
+    def _step(self, q: FloatArray, columns: FloatArray, errors: FloatArray, weights: FloatArray) -> FloatArray:
+        """The step to the minimum of a linearisation; joints that are pushed against their limits take no part."""
+        normal = columns.T @ (weights[:, None] * columns)
+        gradient = columns.T @ (weights * errors)
+        held = np.concatenate([np.zeros(3, dtype=bool), (q <= self.lower) & (gradient[3:] < 0)])
+        held[3:] |= (q >= self.upper) & (gradient[3:] > 0)
+        normal[held], normal[:, held], gradient[held] = 0.0, 0.0, 0.0
+        normal += np.diag(np.where(held, 1.0, self.damping))
+        return np.linalg.solve(normal, gradient)
+
+    def _contacts(self, q: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Pairs of capsules near each other: how their distances grow (C, 3 + J), and what they lack (C,), [m]."""
+        positions, rotations, axes, points = self._link_poses(q)
+        rows, lacks = [np.zeros((0, 3 + len(q)))], []
+        for first, second in self.pairs:
+            links = self.capsule_links[[first, second]]
+            (start_a, along_a), (start_b, along_b) = (
+                (positions[link] + rotations[link] @ row[:3], rotations[link] @ (row[3:6] - row[:3]))
+                for link, row in zip(links, self.capsules[[first, second]], strict=True)
+            )
+            for s, t in places_of_contact(start_a, along_a, start_b, along_b):
+                on_a, on_b = start_a + s * along_a, start_b + t * along_b
+                apart = np.linalg.norm(on_b - on_a)
+                missing = self.clearance + self.capsules[first, 6] + self.capsules[second, 6] - apart
+                if missing > -self.reach and apart >= 1e-9:
+                    motion = self._motion(links[1], on_b, axes, points) - self._motion(links[0], on_a, axes, points)
+                    rows.append(np.concatenate([np.zeros(3), motion @ (on_b - on_a) / apart])[None])
+                    lacks.append(missing)
+        return np.concatenate(rows), np.array(lacks)
+
     def _rows(
         self, root: FloatArray, q: FloatArray, goal: tuple[FloatArray, ...]
     ) -> list[tuple[FloatArray, FloatArray, FloatArray]]:
         """Jacobian (R, 3 + J), error (R,) and weight (R,) of each term that is minimised."""
-        orientations, orientation_weights, vectors, vector_weights = goal
+        orientations, orientation_weights, vectors, vector_weights, smoothness, before = goal
         positions, rotations, axes, points = self._link_poses(q)
         rows = []
         for link, wanted, weight in zip(self.turned, orientations, orientation_weights, strict=True):
@@ -120,16 +156,9 @@ class Solver:
             columns = np.hstack([np.cross(np.eye(3), now).T, motion.T])
             weight = vector_weights[n] / self.lengths[n] ** 2
             rows.append((columns, root.T @ vectors[n] - now, np.full(3, weight)))
-        for first, second in self.pairs:
-            (link_a, on_a), (link_b, on_b) = self._nearest(first, second, positions, rotations)
-            apart = np.linalg.norm(on_b - on_a)
-            missing = self.clearance + self.capsules[first, 6] + self.capsules[second, 6] - apart
-            if missing > 0 and apart >= 1e-9:
-                motion = self._motion(link_b, on_b, axes, points) - self._motion(link_a, on_a, axes, points)
-                columns = np.concatenate([np.zeros(3), motion @ (on_b - on_a) / apart])
-                rows.append((columns[None], np.array([missing]), np.array([self.clearance_weight])))
         neutral = np.hstack([np.zeros((len(q), 3)), np.eye(len(q))])
         rows.append((neutral, self.neutral - q, np.full(len(q), self.neutral_weight)))
+        rows.append((neutral, before - q, np.full(len(q), smoothness)))
         return rows
 
     def _link_poses(self, q: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
@@ -154,17 +183,20 @@ class Solver:
         motion = np.where(self.joint_slides[:, None], axes, np.cross(axes, point - points))
         return motion * self.moves[link][:, None]
 
-    def _nearest(
-        self, first: int, second: int, positions: FloatArray, rotations: FloatArray
-    ) -> tuple[tuple[int, FloatArray], tuple[int, FloatArray]]:
-        """Links of two capsules, and the points of their axes that are nearest to each other."""
-        ends = []
-        for capsule in (first, second):
-            link, row = self.capsule_links[capsule], self.capsules[capsule]
-            ends += [positions[link] + rotations[link] @ row[:3], rotations[link] @ (row[3:6] - row[:3])]
-        start_a, along_a, start_b, along_b = ends
-        s, t = nearest_parameters(*ends)
-        return (self.capsule_links[first], start_a + s * along_a), (self.capsule_links[second], start_b + t * along_b)
+
+def places_of_contact(
+    start_a: FloatArray, along_a: FloatArray, start_b: FloatArray, along_b: FloatArray
+) -> list[tuple[float, float]]:
+    """Where on two segments to look: the ends of each against the other, and where they cross.
+
+    The nearest points alone jump from end to end where segments are parallel.
+    """
+    no_length, places = np.zeros(3), []
+    for end in (0.0, 1.0):
+        places.append((end, nearest_parameters(start_a + end * along_a, no_length, start_b, along_b)[1]))
+        places.append((nearest_parameters(start_a, along_a, start_b + end * along_b, no_length)[0], end))
+    s, t = nearest_parameters(start_a, along_a, start_b, along_b)
+    return [*places, (s, t)] if 0 < s < 1 and 0 < t < 1 else places
 
 
 def nearest_parameters(
