@@ -228,7 +228,7 @@ class Retargeter:
         lengths = self._segments.sum(axis=1)
         orientations = [rotations[:, rule.human] @ rule.rotation for rule in robot.orientations]
         orientations += [
-            _levelled(rotations[:, self._human_limbs[foot.limb, 2]], contacts.level[:, i])
+            _levelled(rotations[:, self._human_limbs[foot.limb, 2]], contacts.level[:, i]) @ foot.rotation
             for i, foot in enumerate(robot.feet)
         ]
         orientation_weights = [rule.weight for rule in robot.orientations] + [foot.weight for foot in robot.feet]
