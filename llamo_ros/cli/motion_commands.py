@@ -148,8 +148,11 @@ def models(options: argparse.Namespace) -> None:
 
 def robots(options: argparse.Namespace) -> None:
     """List the robots that come with the package."""
-    from llamo_ros.retarget.profile import load_robot, robot_names
+    from llamo_ros.retarget.profile import has_description, load_robot, robot_names
 
     for name in robot_names():
-        robot = load_robot(name)
-        print(f"{name}: {robot.model.joint_count} joints, {len(robot.feet)} feet")
+        if has_description(name):
+            robot = load_robot(name)
+            print(f"{name}: {robot.model.joint_count} joints, {len(robot.feet)} feet")
+        else:
+            print(f"{name}: needs the URDF of your own robot, as in --robot {name}@my_robot.urdf")

@@ -1,25 +1,42 @@
 """Robot profiles: how the smpl22 skeleton corresponds to a robot, as data in ``config/robots/*.yaml``.
 
-A profile names links, weights and safety limits; the URDF beside it holds the kinematics. No code knows a robot by
-name.
+A profile names links, weights, what the links fill of space, and safety limits; a URDF holds the kinematics: one beside
+the profile, or the user's own. No code knows a robot by name. docs/robots.md explains every entry.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from llamo_ros.core.errors import RobotError
 from llamo_ros.core.resources import config_path
-from llamo_ros.motion.skeleton import JOINT_INDEX
+from llamo_ros.retarget.capsules import Capsule, pairs_to_check
+from llamo_ros.retarget.points import Point, with_points
+from llamo_ros.retarget.profile_reader import ProfileReader, read_profile
 from llamo_ros.retarget.robot import RobotModel, robot_from_urdf, rotation_from_rpy
 
 FloatArray = NDArray[np.float64]
+
+_SECTIONS = (
+    "name",
+    "description",
+    "licence",
+    "points",
+    "orientations",
+    "limbs",
+    "feet",
+    "collision",
+    "limits",
+    "neutral",
+    "neutral_weight",
+    "standing",
+)
+# Where a profile says nothing: the largest acceleration is reached within one frame at 30 Hz.
+_JERK_PER_ACCELERATION = 30.0  # [1/s]
 
 
 @dataclass(frozen=True)
@@ -67,12 +84,33 @@ class FootRule:
         toe: Human toe joint, index in smpl22.
         weight: Weight of the foot's orientation, [1/rad^2].
         sole: Corners of the sole in the frame of the foot link, shape (C, 3), [m].
+        rotation: Orientation of the foot link in the frame of a foot that stands flat (x to the toes, z up), (3, 3).
     """
 
     limb: int
     toe: int
     weight: float
     sole: FloatArray
+    rotation: FloatArray
+
+
+@dataclass(frozen=True)
+class RootLimits:
+    """How fast the root link may be asked to move over the floor, and to turn.
+
+    Attributes:
+        speed: [m/s].
+        acceleration: [m/s^2].
+        jerk: [m/s^3].
+        turn_rate: [rad/s].
+        turn_acceleration: [rad/s^2].
+    """
+
+    speed: float = 3.0
+    acceleration: float = 30.0
+    jerk: float = 1000.0
+    turn_rate: float = 8.0
+    turn_acceleration: float = 100.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +119,7 @@ class Robot:
 
     Attributes:
         name: Name of the profile.
-        model: Kinematic tree.
+        model: Kinematic tree, with the profile's own points as links.
         description: Text of the URDF, for ``robot_description``.
         orientations: Links that follow a human orientation.
         limbs: Arms and legs.
@@ -93,6 +131,10 @@ class Robot:
         upper: Position limits with the margin taken off, shape (J,), [rad].
         velocity_limits: Largest commanded speeds, shape (J,), [rad/s].
         acceleration_limits: Largest commanded accelerations, shape (J,), [rad/s^2].
+        jerk_limits: Largest commanded jerks, shape (J,), [rad/s^3].
+        root_limits: How fast the root link may be asked to move.
+        capsules: What the links fill of space; empty where the profile does not say.
+        capsule_pairs: Pairs of capsules that should never touch, indices, shape (P, 2).
     """
 
     name: str
@@ -108,6 +150,10 @@ class Robot:
     upper: FloatArray
     velocity_limits: FloatArray
     acceleration_limits: FloatArray
+    jerk_limits: FloatArray
+    root_limits: RootLimits
+    capsules: tuple[Capsule, ...]
+    capsule_pairs: NDArray[np.int64]
 
     @property
     def joint_names(self) -> tuple[str, ...]:
@@ -124,37 +170,55 @@ def load_robot(name_or_path: str | Path, description: str | None = None) -> Robo
     """Load a robot profile and its URDF.
 
     Args:
-        name_or_path: A name from :func:`robot_names`, or the path of a profile (``.yaml``).
+        name_or_path: A name from :func:`robot_names`, or the path of a profile (``.yaml``). A URDF to use in place of
+            the profile's own may follow after ``@``, as in ``pal_talos@talos.urdf``.
         description: Text of a URDF to use in place of the profile's own, such as the ``robot_description`` of the real
             robot: its limits then hold. It must have the links and joints that the profile names.
 
     Raises:
         RobotError: the robot is unknown (the message lists those there are), or its files do not fit together.
     """
-    path = _profile_path(name_or_path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RobotError(f"robot profile {str(path)!r} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise RobotError(f"robot profile {str(path)!r} holds {type(content).__name__}, expected a mapping.")
-    reader = _Reader(content, f"robot profile {path.name!r}")
+    path, given_urdf = _split_urdf(str(name_or_path))
+    reader = read_profile(path)
+    reader.only(_SECTIONS)
     if description is None:
-        urdf = path.parent / reader.take("description", str)
+        urdf = given_urdf or _own_urdf(path, reader)
         try:
             description = urdf.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RobotError(
                 f"robot description {str(urdf)!r} of profile {path.name!r} cannot be read: {error}"
             ) from error
-    return _robot(reader, robot_from_urdf(description), description)
+    return _robot(reader, with_points(robot_from_urdf(description), _points(reader)), description)
 
 
-def _profile_path(name_or_path: str | Path) -> Path:
-    text = str(name_or_path)
+def has_description(name_or_path: str | Path) -> bool:
+    """Whether a profile names a URDF of its own; without one, :func:`load_robot` needs the user's."""
+    path, given_urdf = _split_urdf(str(name_or_path))
+    return given_urdf is not None or "description" in read_profile(path).content
+
+
+def _split_urdf(text: str) -> tuple[Path, Path | None]:
+    """The profile and, if the text has the form ``profile@urdf``, the URDF."""
+    profile, at, urdf = text.partition("@")
+    if not at or Path(text).expanduser().is_file():
+        return _profile_path(text), None
+    return _profile_path(profile), Path(urdf).expanduser()
+
+
+def _own_urdf(path: Path, reader: ProfileReader) -> Path:
+    if "description" not in reader.content:
+        raise RobotError(
+            f"profile {path.name!r} comes without a robot description: give the URDF of your own robot, as in "
+            f"'{path.stem}@my_robot.urdf', or copy the profile and name your URDF in it as 'description'."
+        )
+    return path.parent / Path(reader.take("description", str)).expanduser()
+
+
+def _profile_path(text: str) -> Path:
     if text in robot_names():
         return config_path("robots", f"{text}.yaml")
-    path = Path(name_or_path).expanduser()
+    path = Path(text).expanduser()
     if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
         return path
     raise RobotError(
@@ -163,70 +227,32 @@ def _profile_path(name_or_path: str | Path) -> Path:
     )
 
 
-class _Reader:
-    """A mapping from a profile that knows its place, so that each error can say where it is."""
-
-    def __init__(self, content: Any, place: str) -> None:
-        if not isinstance(content, dict):
-            raise RobotError(f"{place} is {content!r}, expected a mapping.")
-        self.content, self.place = content, place
-
-    def take(self, key: str, kind: type) -> Any:
-        if key not in self.content:
-            raise RobotError(f"{self.place} has no {key!r}. It has: {', '.join(map(str, self.content))}.")
-        value = self.content[key]
-        if not isinstance(value, kind):
-            raise RobotError(f"{self.place}: {key!r} is {value!r}, expected {kind.__name__}.")
-        return value
-
-    def number(self, key: str, default: float | None = None) -> float:
-        value = self.content.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value) or value < 0:
-            raise RobotError(f"{self.place}: {key!r} is {value!r}, expected a number that is not negative.")
-        return float(value)
-
-    def array(self, key: str, shape: tuple[int | None, ...]) -> FloatArray:
-        try:
-            array = np.array(self.take(key, list), dtype=np.float64)
-            fits = array.ndim == len(shape) and all(
-                want in (None, got) for want, got in zip(shape, array.shape, strict=True)
-            )
-        except (TypeError, ValueError):
-            fits = False
-        if not fits or not np.isfinite(array).all():
-            sizes = " x ".join("any" if size is None else str(size) for size in shape)
-            raise RobotError(f"{self.place}: {key!r} is {self.content[key]!r}, expected {sizes} numbers.")
-        return array
-
-    def parts(self, key: str) -> list[tuple[str, _Reader]]:
-        entries = self.content.get(key, {})
-        reader = _Reader(entries, f"{self.place}: {key!r}")
-        return [(name, _Reader(entry, f"{self.place}: {key}.{name}")) for name, entry in reader.content.items()]
-
-    def human_joint(self, name: Any) -> int:
-        if name not in JOINT_INDEX:
-            raise RobotError(f"{self.place}: human joint {name!r} is not in smpl22. Known: {', '.join(JOINT_INDEX)}.")
-        return JOINT_INDEX[name]
-
-
-def _robot(reader: _Reader, model: RobotModel, description: str) -> Robot:
+def _robot(reader: ProfileReader, model: RobotModel, description: str) -> Robot:
     orientations = tuple(_orientation(part, model) for _, part in reader.parts("orientations"))
     limb_parts = reader.parts("limbs")
     if not orientations or not limb_parts:
         raise RobotError(f"{reader.place} has no 'orientations' or no 'limbs'; both are needed to follow a human.")
     limbs = tuple(_limb(part, model) for _, part in limb_parts)
     feet = tuple(_foot(part, [name for name, _ in limb_parts]) for _, part in reader.parts("feet"))
-    limits = _Reader(reader.take("limits", dict), f"{reader.place}: limits")
+    reader.take("limits", dict)
+    limits = reader.section("limits")
+    limits.only(
+        ("position_margin", "velocity_scale", "velocities", "acceleration", "accelerations", "jerk", "jerks", "root")
+    )
     margin, velocity_scale = limits.number("position_margin"), limits.number("velocity_scale")
     if not 0 < velocity_scale <= 1:
         raise RobotError(f"{limits.place}: 'velocity_scale' is {velocity_scale:g}, expected more than 0 and at most 1.")
     margin = np.minimum(margin, 0.25 * (model.upper - model.lower))  # a joint of tiny range keeps half of it
     lower, upper = model.lower + margin, model.upper - margin
-    acceleration = np.full(model.joint_count, limits.number("acceleration"))
-    for name in limits.content.get("accelerations", {}):
-        acceleration[model.joint_index(name)] = _Reader(limits.content["accelerations"], limits.place).number(name)
-    if (acceleration <= 0).any():
-        raise RobotError(f"{limits.place}: accelerations must be positive.")
+    velocity = model.velocity_limits * velocity_scale
+    velocity = np.minimum(velocity, _per_joint(limits.section("velocities"), model, np.full(len(velocity), np.inf)))
+    acceleration = _per_joint(
+        limits.section("accelerations"), model, np.full(model.joint_count, limits.positive("acceleration"))
+    )
+    jerk = acceleration * _JERK_PER_ACCELERATION
+    if "jerk" in limits.content:
+        jerk = np.full(model.joint_count, limits.positive("jerk"))
+    capsules, capsule_pairs = _collision(reader.section("collision"), model)
     return Robot(
         name=reader.take("name", str),
         model=model,
@@ -239,26 +265,76 @@ def _robot(reader: _Reader, model: RobotModel, description: str) -> Robot:
         standing=_posture(reader, "standing", model, lower, upper),
         lower=_frozen(lower),
         upper=_frozen(upper),
-        velocity_limits=_frozen(model.velocity_limits * velocity_scale),
+        velocity_limits=_frozen(velocity),
         acceleration_limits=_frozen(acceleration),
+        jerk_limits=_frozen(_per_joint(limits.section("jerks"), model, jerk)),
+        root_limits=_root_limits(limits.section("root")),
+        capsules=capsules,
+        capsule_pairs=capsule_pairs,
     )
 
 
-def _orientation(part: _Reader, model: RobotModel) -> OrientationRule:
+def _points(reader: ProfileReader) -> list[Point]:
+    points = []
+    for name, part in reader.parts("points"):
+        part.only(("link", "at"))
+        points.append(Point(name, part.take("link", str), part.array("at", (3,))))
+    return points
+
+
+def _per_joint(section: ProfileReader, model: RobotModel, default: FloatArray) -> FloatArray:
+    """The values (J,) of a section for the joints that it lists, the default's for the others."""
+    values = default.copy()
+    for name in section.content:
+        values[model.joint_index(name)] = section.positive(name)
+    return values
+
+
+def _root_limits(section: ProfileReader) -> RootLimits:
+    names = tuple(field.name for field in fields(RootLimits))
+    section.only(names)
+    return RootLimits(**{name: section.positive(name, getattr(RootLimits, name)) for name in names})
+
+
+def _collision(section: ProfileReader, model: RobotModel) -> tuple[tuple[Capsule, ...], NDArray[np.int64]]:
+    section.only(("capsules", "ignore"))
+    capsules = []
+    for name, part in section.parts("capsules"):
+        part.only(("link", "from", "to", "radius"))
+        link = model.link_index(part.take("link", str))
+        capsules.append(Capsule(name, link, part.array("from", (3,)), part.array("to", (3,)), part.positive("radius")))
+    names = [capsule.name for capsule in capsules]
+    ignore = set()
+    for pair in section.content.get("ignore") or []:
+        if not isinstance(pair, list) or len(pair) != 2 or not all(name in names for name in pair):
+            raise RobotError(f"{section.place}: ignore has {pair!r}, expected two of the capsules {', '.join(names)}.")
+        ignore.add(frozenset(pair))
+    pairs = pairs_to_check(model, tuple(capsules), ignore)
+    pairs.setflags(write=False)
+    return tuple(capsules), pairs
+
+
+def _rotation(part: ProfileReader) -> FloatArray:
     rpy = part.array("rotation", (3,)) if "rotation" in part.content else np.zeros(3)
+    return _frozen(rotation_from_rpy(*rpy))
+
+
+def _orientation(part: ProfileReader, model: RobotModel) -> OrientationRule:
+    part.only(("human", "link", "weight", "rotation"))
     return OrientationRule(
         human=part.human_joint(part.take("human", str)),
         link=model.link_index(part.take("link", str)),
         weight=part.number("weight"),
-        rotation=_frozen(rotation_from_rpy(*rpy)),
+        rotation=_rotation(part),
     )
 
 
-def _limb(part: _Reader, model: RobotModel) -> LimbRule:
+def _limb(part: ProfileReader, model: RobotModel) -> LimbRule:
+    part.only(("human", "links", "weights"))
     human, links = part.take("human", list), part.take("links", list)
     if len(human) != 3 or len(links) != 3:
         raise RobotError(f"{part.place} has {len(human)} human joints and {len(links)} links, expected 3 of each.")
-    weights = _Reader(part.take("weights", dict), f"{part.place}.weights")
+    weights = ProfileReader(part.take("weights", dict), f"{part.place}.weights")
     return LimbRule(
         human=tuple(part.human_joint(name) for name in human),
         links=tuple(model.link_index(name) for name in links),
@@ -268,7 +344,8 @@ def _limb(part: _Reader, model: RobotModel) -> LimbRule:
     )
 
 
-def _foot(part: _Reader, limb_names: list[str]) -> FootRule:
+def _foot(part: ProfileReader, limb_names: list[str]) -> FootRule:
+    part.only(("limb", "toe", "weight", "sole", "rotation"))
     limb = part.take("limb", str)
     if limb not in limb_names:
         raise RobotError(f"{part.place}: limb {limb!r} is not among the limbs: {', '.join(limb_names)}.")
@@ -276,11 +353,12 @@ def _foot(part: _Reader, limb_names: list[str]) -> FootRule:
         limb=limb_names.index(limb),
         toe=part.human_joint(part.take("toe", str)),
         weight=part.number("weight"),
-        sole=_frozen(part.array("sole", (None, 3))),
+        sole=part.array("sole", (None, 3)),
+        rotation=_rotation(part),
     )
 
 
-def _posture(reader: _Reader, key: str, model: RobotModel, lower: FloatArray, upper: FloatArray) -> FloatArray:
+def _posture(reader: ProfileReader, key: str, model: RobotModel, lower: FloatArray, upper: FloatArray) -> FloatArray:
     posture = np.zeros(model.joint_count)
     for name, value in (reader.content.get(key) or {}).items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):

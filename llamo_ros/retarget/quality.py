@@ -73,7 +73,8 @@ def _foot_scores(
         speed = 100 * frame_rate * np.linalg.norm(np.diff(corners.mean(axis=1)[:, :2], axis=0), axis=-1)
         still = stance[1:, i] & stance[:-1, i]
         slips.append(speed[first:][still[first:]])
-        tilts.append(np.degrees(np.arccos(np.clip(turns[first:, link, 2, 2], -1, 1)))[stance[first:, i]])
+        up = turns[first:, link, 2] @ foot.rotation[2]  # height of the end of the sole's normal
+        tilts.append(np.degrees(np.arccos(np.clip(up, -1, 1)))[stance[first:, i]])
         heights.append(corners[first:, :, 2].min(axis=1))
     slip, soles = np.concatenate(slips), 100 * np.array(heights).min(axis=0, initial=np.inf)
     if not robot.feet:

@@ -252,7 +252,7 @@ class Retargeter:
         strides[..., 2] = (1.0 - level) * np.diff(human[:, self._legs, 2, 2] * scales[self._legs], axis=1)
         orientations = [rotations[:, rule.human] @ rule.rotation for rule in robot.orientations]
         orientations += [
-            _levelled(rotations[:, self._human_limbs[foot.limb, 2]], contacts.level[:, i])
+            _levelled(rotations[:, self._human_limbs[foot.limb, 2]], contacts.level[:, i]) @ foot.rotation
             for i, foot in enumerate(robot.feet)
         ]
         weights = [limb.upper for limb in robot.limbs] + [limb.lower for limb in robot.limbs]

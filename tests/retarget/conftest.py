@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from llamo_ros.retarget.profile import Robot, load_robot
+from llamo_ros.retarget.profile import Robot, has_description, load_robot
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "retarget_quality.py"
 
@@ -17,6 +18,19 @@ BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "retarget_quali
 @pytest.fixture(scope="session")
 def g1() -> Robot:
     return load_robot("unitree_g1")
+
+
+@pytest.fixture(scope="session")
+def load_any_robot(request: pytest.FixtureRequest) -> Callable[[str], Robot]:
+    """A function ``(name)`` that loads a robot; without the shared data, one that has no description is skipped."""
+
+    def load(name: str) -> Robot:
+        if has_description(name):
+            return load_robot(name)
+        folder = request.getfixturevalue("shared_folder") / "robots" / name
+        return load_robot(f"{name}@{next(folder.glob('*.urdf'))}")
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import yaml
 
 from llamo_ros.core.errors import RobotError
 from llamo_ros.core.resources import config_path
-from llamo_ros.retarget.profile import load_robot, robot_names
+from llamo_ros.retarget.capsules import capsule_distances
+from llamo_ros.retarget.profile import Robot, RootLimits, has_description, load_robot, robot_names
 
 
 @pytest.fixture
@@ -25,23 +27,87 @@ def write(folder: Path, profile: dict) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", robot_names())
-def test_every_shipped_robot_loads_and_its_postures_are_inside_its_limits(name: str) -> None:
-    robot = load_robot(name)
-    assert robot.name == name
+@pytest.fixture(params=robot_names())
+def robot(request: pytest.FixtureRequest, load_any_robot: Callable[[str], Robot]) -> Robot:
+    """Each robot that comes with the package, once."""
+    return load_any_robot(request.param)
+
+
+def test_every_shipped_robot_loads_and_its_postures_are_inside_its_limits(robot: Robot) -> None:
+    assert robot.name in robot_names()
     for posture in (robot.neutral, robot.standing):
         assert (posture >= robot.lower).all() and (posture <= robot.upper).all()
     assert (robot.lower > robot.model.lower).all() and (robot.upper < robot.model.upper).all()
     assert (robot.velocity_limits < robot.model.velocity_limits).all()
+    assert (robot.jerk_limits >= 10 * robot.acceleration_limits).all()  # full acceleration within 0.1 s
+    assert robot.root_limits.speed >= 1.0  # [m/s]; it walks
 
 
-@pytest.mark.parametrize("name", robot_names())
-def test_a_robot_that_stands_has_its_soles_level_and_equally_high(name: str) -> None:
-    robot = load_robot(name)
+def test_a_robot_that_stands_has_its_soles_level_and_equally_high(robot: Robot) -> None:
     poses = robot.model.link_poses(robot.standing[None])
-    feet = [(robot.limbs[foot.limb].links[2], foot.sole) for foot in robot.feet]
-    corners = [poses.positions[0, link] + sole @ poses.rotations[0, link].T for link, sole in feet]
+    feet = [(robot.limbs[foot.limb].links[2], foot) for foot in robot.feet]
+    corners = [poses.positions[0, link] + foot.sole @ poses.rotations[0, link].T for link, foot in feet]
     assert np.ptp(np.concatenate(corners)[:, 2]) < 0.002  # [m]; the posture's angles are rounded to 1e-3 rad
+    for link, foot in feet:
+        np.testing.assert_allclose(poses.rotations[0, link] @ foot.rotation.T @ [0, 0, 1], [0, 0, 1], atol=0.01)
+
+
+def test_a_robot_that_stands_touches_itself_nowhere(robot: Robot) -> None:
+    parts = {"pelvis", "head"} | {f"{side}_{part}" for side in ("left", "right") for part in ("thigh", "shank", "foot")}
+    parts |= {f"{side}_{part}" for side in ("left", "right") for part in ("upper_arm", "forearm")}
+    assert parts <= {capsule.name for capsule in robot.capsules}
+    assert len(robot.capsule_pairs) > 50
+    poses = robot.model.link_poses(np.stack([robot.neutral, robot.standing]))
+    assert capsule_distances(robot.capsules, robot.capsule_pairs, poses).min() > 0.005  # [m]
+
+
+def test_a_robot_is_the_same_on_both_sides(robot: Robot) -> None:
+    """Capsules and postures mirror one another, so that no side was forgotten or mistyped."""
+    places = {}
+    poses = robot.model.link_poses(robot.standing[None])
+    for capsule in robot.capsules:
+        turn, place = poses.rotations[0, capsule.link], poses.positions[0, capsule.link]
+        places[capsule.name] = np.stack([place + turn @ capsule.start, place + turn @ capsule.end]), capsule.radius
+    for name, (ends, radius) in places.items():
+        if name.startswith("left_"):
+            mirrored, other_radius = places[name.replace("left_", "right_")]
+            assert radius == other_radius
+            np.testing.assert_allclose(ends, mirrored * [1, -1, 1], atol=1e-3)  # [m]; G1's own offsets are rounded
+
+
+def test_a_profile_without_a_description_asks_for_one(shared_folder: Path) -> None:
+    assert not has_description("pal_talos")
+    with pytest.raises(RobotError, match="give the URDF of your own robot, as in 'pal_talos@my_robot.urdf'"):
+        load_robot("pal_talos")
+    urdf = shared_folder / "robots" / "pal_talos" / "talos_reduced.urdf"
+    assert has_description(f"pal_talos@{urdf}")
+    assert load_robot(f"pal_talos@{urdf}").description == urdf.read_text(encoding="utf-8")
+    with pytest.raises(RobotError, match="'nothing.urdf' of profile 'pal_talos.yaml' cannot be read"):
+        load_robot("pal_talos@nothing.urdf")
+
+
+def test_limits_are_read_for_each_joint(tmp_path: Path, profile: dict) -> None:
+    profile["limits"] |= {"velocities": {"waist_yaw_joint": 1.5}, "jerk": 900.0, "jerks": {"left_knee_joint": 800.0}}
+    profile["limits"]["root"] = {"speed": 0.7}
+    robot = load_robot(write(tmp_path, profile))
+    waist, knee = robot.joint_names.index("waist_yaw_joint"), robot.joint_names.index("left_knee_joint")
+    assert robot.velocity_limits[waist] == 1.5 and robot.velocity_limits[knee] > 1.5
+    assert robot.jerk_limits[knee] == 800.0 and robot.jerk_limits[waist] == 900.0
+    assert robot.root_limits == RootLimits(speed=0.7)
+
+
+def test_a_profile_may_leave_out_collision_jerk_and_root(tmp_path: Path, profile: dict) -> None:
+    del profile["collision"], profile["limits"]["jerk"], profile["limits"]["jerks"], profile["limits"]["root"]
+    robot = load_robot(write(tmp_path, profile))
+    assert robot.capsules == () and robot.capsule_pairs.shape == (0, 2)
+    np.testing.assert_allclose(robot.jerk_limits, 30.0 * robot.acceleration_limits)
+    assert robot.root_limits == RootLimits()
+
+
+def test_ignored_pairs_are_not_checked(tmp_path: Path, profile: dict) -> None:
+    before = len(load_robot("unitree_g1").capsule_pairs)
+    profile["collision"]["ignore"] = [["left_foot", "right_foot"]]
+    assert len(load_robot(write(tmp_path, profile)).capsule_pairs) == before - 1
 
 
 def test_an_unknown_robot_is_answered_with_the_known_ones() -> None:
@@ -76,6 +142,16 @@ def test_the_limits_of_a_given_description_hold() -> None:
         (["limits", "accelerations", "knee"], 5, "joint 'knee' is not in robot"),
         (["neutral", "left_knee_joint"], "bent", "an angle in radians"),
         (["description"], "nothing.urdf", "cannot be read"),
+        (["limits", "jerk"], 0, "must be positive"),
+        (["limits", "jerks"], {"left_knee_joint": -1}, "limits: jerks: 'left_knee_joint' is -1"),
+        (["limits", "root", "sped"], 1.0, "limits: root has an unknown entry 'sped'. Known: speed, acceleration"),
+        (["limits", "velocity"], 1.0, "unknown entry 'velocity'"),
+        (["colision"], {}, "unknown entry 'colision'"),
+        (["collision", "capsules", "head", "radius"], 0, "capsules.head: 'radius' is 0"),
+        (["collision", "capsules", "head", "link"], "head", "link 'head' is not in robot"),
+        (["collision", "capsules", "head", "to"], [0, 0], "expected 3 numbers"),
+        (["collision", "ignore"], [["head", "tail"]], "expected two of the capsules .*pelvis"),
+        (["points"], {"tip": {"link": "pelvis"}}, "points.tip has no 'at'"),
     ],
 )
 def test_a_wrong_entry_is_refused_with_its_place(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def test_forward_kinematics_agrees_with_rotations_written_out_by_hand(tiny: Robo
     )
 
 
-@pytest.mark.parametrize("name", ["tiny", "unitree_g1"])
+@pytest.mark.parametrize("name", ["tiny", "unitree_g1", "booster_t1"])
 def test_jacobians_agree_with_finite_differences(name: str) -> None:
     text = TINY if name == "tiny" else config_path("robots", f"{name}.urdf").read_text(encoding="utf-8")
     model = robot_from_urdf(text)
@@ -107,6 +108,39 @@ def test_the_shipped_g1_agrees_with_the_manufacturers_description(shared_folder:
     assert len(same) == 12
     assert max(error[ours.link_index(name)] for name in same) < 1e-6
     assert error.max() < 3e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "file"),
+    [("unitree_h1", "unitree_h1", "h1"), ("booster_t1", "booster_t1", "T1_23dof")],
+    ids=["unitree_h1", "booster_t1"],
+)
+def test_other_shipped_descriptions_are_the_manufacturers(
+    shared_folder: Path, name: str, folder: str, file: str
+) -> None:
+    ours_text = config_path("robots", f"{name}.urdf").read_text(encoding="utf-8")
+    theirs_text = (shared_folder / "robots" / folder / f"{file}.urdf").read_text(encoding="utf-8")
+    ours, theirs = robot_from_urdf(ours_text), robot_from_urdf(theirs_text)
+    assert ours.joint_names == theirs.joint_names
+    np.testing.assert_array_equal(ours.lower, theirs.lower)
+    np.testing.assert_array_equal(ours.upper, theirs.upper)
+    np.testing.assert_array_equal(ours.velocity_limits, theirs.velocity_limits)
+    assert efforts(ours_text) == efforts(theirs_text)
+    q = random_configurations(ours, 50)
+    poses, upstream = ours.link_poses(q), theirs.link_poses(q)
+    links = [theirs.link_index(link) for link in ours.link_names]
+    assert len(links) >= theirs.joint_count + 1  # all but sensors and logos
+    # Offsets and angles are typed with all their digits: only rounding of a few of them at the sixth is left.
+    np.testing.assert_allclose(poses.positions, upstream.positions[:, links], atol=1e-5)
+    np.testing.assert_allclose(poses.rotations, upstream.rotations[:, links], atol=1e-5)
+
+
+def efforts(text: str) -> dict[str, float]:
+    """Effort limit of each movable joint of a URDF, [N m]."""
+    joints = ElementTree.fromstring(text).findall("joint")
+    return {
+        joint.get("name"): float(limit.get("effort")) for joint in joints if (limit := joint.find("limit")) is not None
+    }
 
 
 @pytest.mark.parametrize(
