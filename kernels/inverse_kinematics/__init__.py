@@ -210,7 +210,8 @@ class InverseKinematics:
         self._check_values(tree_arrays, joints, limits, goal_arrays, capsules, settings)
         self.backend = choose_backend(backend, None)
         numbers = [settings.damping, settings.largest_step, settings.converged, settings.iterations]
-        arguments = [*tree_arrays, *joints, limits.neutral_weight, *goal_arrays, *capsule_arrays]
+        self._lower, self._upper, neutral = joints
+        arguments = [*tree_arrays, neutral, limits.neutral_weight, *goal_arrays, *capsule_arrays]
         arguments += [capsules.clearance, capsules.weight, capsules.reach, *numbers]
         if self.backend == "cpu":
             self._kernels = compiled_kernels("inverse_kinematics")
@@ -227,6 +228,8 @@ class InverseKinematics:
         vectors: ArrayLike,
         vector_weights: ArrayLike,
         smoothness: ArrayLike,
+        lower: ArrayLike | None = None,
+        upper: ArrayLike | None = None,
     ) -> Postures:
         """Improve a first guess until each frame rests.
 
@@ -238,6 +241,8 @@ class InverseKinematics:
             vectors: Wanted vectors in the world, shape (T, P, 3), [m].
             vector_weights: Shape (T, P); 0 leaves one out.
             smoothness: Weight w_s of staying where the frame before is, shape (T,), [1/rad^2].
+            lower: Limits of these frames, shape (J,), where they are narrower than the robot's.
+            upper: Likewise; not below `lower`.
 
         Raises:
             ShapeError: an array has another shape.
@@ -261,9 +266,24 @@ class InverseKinematics:
             if not np.isfinite(array).all() or (name in _WEIGHTS and (array < 0).any()):
                 raise MotionDataError(f"{name} holds NaN, infinite or negative weights; the frames are rejected.")
             arrays.append(array)
+        arrays += self._narrower(lower, upper)
         if self._kernels is not None:
             return Postures(*self._kernels.inverse_kinematics(self._solver, *arrays))
         return Postures(*self._solver.solve(*arrays))
+
+    def _narrower(self, lower: ArrayLike | None, upper: ArrayLike | None) -> list[FloatArray]:
+        """The robot's limits, narrowed."""
+        limits = [self._lower, self._upper]
+        for n, (name, value) in enumerate({"lower": lower, "upper": upper}.items()):
+            if value is None:
+                continue
+            array = np.asarray(value, dtype=np.float64)
+            if array.shape != (self.joint_count,):
+                raise ShapeError(name, array.shape, f"({self.joint_count},)")
+            limits[n] = np.clip(array, self._lower, self._upper)  # NaN stays
+        if not (limits[0] <= limits[1]).all():
+            raise MotionDataError("lower is above upper, or one of them NaN; the frames are rejected.")
+        return limits
 
     @staticmethod
     def _check_values(

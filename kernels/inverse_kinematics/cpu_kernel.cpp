@@ -107,7 +107,7 @@ struct Capsule {
 struct Solver {
   std::vector<Link> links;
   std::vector<std::int64_t> joint_links;  // the link that each joint carries
-  std::vector<double> lower, upper, neutral;
+  std::vector<double> neutral;
   double neutral_weight;
   std::vector<std::int64_t> turned, starts, ends;  // links of the O orientations and the P vectors
   std::vector<double> lengths;
@@ -117,7 +117,7 @@ struct Solver {
   double damping, largest_step, converged;
   std::int64_t iterations;
 
-  std::int64_t joints() const { return static_cast<std::int64_t>(lower.size()); }
+  std::int64_t joints() const { return static_cast<std::int64_t>(neutral.size()); }
   std::int64_t unknowns() const { return 3 + joints(); }
 };
 
@@ -274,7 +274,7 @@ void find_contacts(const Solver& solver, Work& work) {
 
 struct Frame {
   const double *orientations, *orientation_weights, *vectors, *vector_weights;  // (O, 3, 3), (O), (P, 3), (P)
-  const double* before;  // joint positions of the frame before, (J)
+  const double *lower, *upper, *before;  // limits and joint positions of the frame before, (J)
   double smoothness;
 };
 
@@ -331,7 +331,7 @@ void solve_in_place(std::vector<double>& a, std::vector<double>& x, std::int64_t
 }
 
 // The step to the minimum of the goals' linearisation, with the contacts that are active.
-void find_step(const Solver& solver, const double* q, Work& work) {
+void find_step(const Solver& solver, const Frame& frame, const double* q, Work& work) {
   const std::int64_t unknowns = solver.unknowns();
   work.factor = work.normal;
   work.pull = work.gradient;
@@ -341,8 +341,8 @@ void find_step(const Solver& solver, const double* q, Work& work) {
                work.pull);
   for (std::int64_t i = 0; i < unknowns; ++i) {
     const std::int64_t j = i - 3;
-    const bool is_held = j >= 0 && ((q[j] <= solver.lower[j] && work.pull[i] < 0.0) ||
-                                    (q[j] >= solver.upper[j] && work.pull[i] > 0.0));
+    const bool is_held = j >= 0 && ((q[j] <= frame.lower[j] && work.pull[i] < 0.0) ||
+                                    (q[j] >= frame.upper[j] && work.pull[i] > 0.0));
     if (is_held) {  // pushed against its limit: no unknown in this step
       for (std::int64_t k = 0; k < unknowns; ++k) work.factor[std::max(i, k) * unknowns + std::min(i, k)] = 0.0;
       work.pull[i] = 0.0;
@@ -370,7 +370,7 @@ bool contacts_change(Work& work) {
 std::int64_t solve_frame(const Solver& solver, const Frame& frame, Matrix& root, double* q, Work& work) {
   constexpr int kRounds = 4;  // of finding out which contacts matter
   const std::int64_t joints = solver.joints();
-  for (std::int64_t j = 0; j < joints; ++j) q[j] = std::clamp(q[j], solver.lower[j], solver.upper[j]);
+  for (std::int64_t j = 0; j < joints; ++j) q[j] = std::clamp(q[j], frame.lower[j], frame.upper[j]);
   place_links(solver, q, work);
   std::int64_t steps = 0;
   for (bool rests = false; steps < solver.iterations && !rests; ++steps) {
@@ -378,14 +378,14 @@ std::int64_t solve_frame(const Solver& solver, const Frame& frame, Matrix& root,
     std::fill(work.gradient.begin(), work.gradient.end(), 0.0);
     add_goals(solver, frame, root, q, work);
     find_contacts(solver, work);
-    find_step(solver, q, work);
-    for (int round = 1; round < kRounds && contacts_change(work); ++round) find_step(solver, q, work);
+    find_step(solver, frame, q, work);
+    for (int round = 1; round < kRounds && contacts_change(work); ++round) find_step(solver, frame, q, work);
     double largest = 0.0;
     for (double value : work.step) largest = std::max(largest, std::abs(value));
     const double shortened = std::min(1.0, solver.largest_step / std::max(largest, solver.largest_step));
     root = root * rotation_of(shortened * Vector{work.step[0], work.step[1], work.step[2]});
     for (std::int64_t j = 0; j < joints; ++j)
-      q[j] = std::clamp(q[j] + shortened * work.step[3 + j], solver.lower[j], solver.upper[j]);
+      q[j] = std::clamp(q[j] + shortened * work.step[3 + j], frame.lower[j], frame.upper[j]);
     place_links(solver, q, work);
     rests = largest < solver.converged;
   }
@@ -399,13 +399,12 @@ std::vector<double> values_of(const FloatArray& array) { return {array.data(), a
 std::vector<std::int64_t> values_of(const IndexArray& array) { return {array.data(), array.data() + array.size()}; }
 
 Solver make_solver(const IndexArray& parents, const IndexArray& link_joints, const FloatArray& origins,
-                   const FloatArray& axes, const IndexArray& slides, const FloatArray& lower, const FloatArray& upper,
-                   const FloatArray& neutral, double neutral_weight, const IndexArray& turned, const IndexArray& starts,
+                   const FloatArray& axes, const IndexArray& slides, const FloatArray& neutral, double neutral_weight, const IndexArray& turned, const IndexArray& starts,
                    const IndexArray& ends, const FloatArray& lengths, const IndexArray& capsule_links,
                    const FloatArray& capsules, const IndexArray& pairs, double clearance, double clearance_weight,
                    double reach, double damping, double largest_step, double converged, std::int64_t iterations) {
   Solver solver{};
-  solver.joint_links.resize(lower.size());
+  solver.joint_links.resize(neutral.size());
   for (std::int64_t l = 0; l < parents.size(); ++l) {
     const double* const origin = origins.data(l);  // (4, 4)
     Link link{parents.at(l), link_joints.at(l), {}, {origin[3], origin[7], origin[11]}, vector_at(axes.data(l)),
@@ -418,8 +417,6 @@ Solver make_solver(const IndexArray& parents, const IndexArray& link_joints, con
     }
     solver.links.push_back(std::move(link));
   }
-  solver.lower = values_of(lower);
-  solver.upper = values_of(upper);
   solver.neutral = values_of(neutral);
   solver.neutral_weight = neutral_weight;
   solver.turned = values_of(turned);
@@ -445,7 +442,8 @@ Solver make_solver(const IndexArray& parents, const IndexArray& link_joints, con
 // link's frame; steps (T). Each frame starts at the joint positions of the one before, the first at `q`.
 py::tuple solve(const Solver& solver, const FloatArray& root_rotations, const FloatArray& q,
                 const FloatArray& orientations, const FloatArray& orientation_weights, const FloatArray& vectors,
-                const FloatArray& vector_weights, const FloatArray& smoothness) {
+                const FloatArray& vector_weights, const FloatArray& smoothness, const FloatArray& lower,
+                const FloatArray& upper) {
   const std::int64_t frames = root_rotations.shape(0), joints = solver.joints();
   const auto links = static_cast<std::int64_t>(solver.links.size());
   const auto turned = static_cast<std::int64_t>(solver.turned.size());
@@ -465,7 +463,7 @@ py::tuple solve(const Solver& solver, const FloatArray& root_rotations, const Fl
       before = posture;
       const Frame frame{orientations.data() + 9 * turned * t, orientation_weights.data() + turned * t,
                         vectors.data() + 3 * count * t,       vector_weights.data() + count * t,
-                        before.data(),                        smoothness.at(t)};
+                        lower.data(), upper.data(), before.data(), smoothness.at(t)};
       Matrix root = matrix_at(root_rotations.data() + 9 * t);
       out_steps[t] = solve_frame(solver, frame, root, posture.data(), work);
       std::copy(root.begin(), root.end(), out_roots + 9 * t);
@@ -487,7 +485,7 @@ void register_inverse_kinematics(py::module_& m) {
   py::class_<Solver>(m, "InverseKinematicsSolver", "A robot and what its postures are asked for.")
       .def(py::init(&make_solver), py::arg("parents").noconvert(), py::arg("link_joints").noconvert(),
            py::arg("origins").noconvert(), py::arg("axes").noconvert(), py::arg("slides").noconvert(),
-           py::arg("lower").noconvert(), py::arg("upper").noconvert(), py::arg("neutral").noconvert(),
+           py::arg("neutral").noconvert(),
            py::arg("neutral_weight"), py::arg("turned").noconvert(), py::arg("starts").noconvert(),
            py::arg("ends").noconvert(), py::arg("lengths").noconvert(), py::arg("capsule_links").noconvert(),
            py::arg("capsules").noconvert(), py::arg("pairs").noconvert(), py::arg("clearance"),
@@ -496,5 +494,6 @@ void register_inverse_kinematics(py::module_& m) {
   m.def("inverse_kinematics", &solve, "Postures of T frames that follow one another.", py::arg("solver"),
         py::arg("root_rotations").noconvert(), py::arg("q").noconvert(), py::arg("orientations").noconvert(),
         py::arg("orientation_weights").noconvert(), py::arg("vectors").noconvert(),
-        py::arg("vector_weights").noconvert(), py::arg("smoothness").noconvert());
+        py::arg("vector_weights").noconvert(), py::arg("smoothness").noconvert(),
+        py::arg("lower").noconvert(), py::arg("upper").noconvert());
 }

@@ -23,8 +23,6 @@ class Solver:
         origins: FloatArray,
         axes: FloatArray,
         slides: IndexArray,
-        lower: FloatArray,
-        upper: FloatArray,
         neutral: FloatArray,
         neutral_weight: float,
         turned: IndexArray,
@@ -49,17 +47,17 @@ class Solver:
             axes,
             slides.astype(bool),
         )
-        self.lower, self.upper, self.neutral, self.neutral_weight = lower, upper, neutral, neutral_weight
+        self.neutral, self.neutral_weight = neutral, neutral_weight
         self.turned, self.starts, self.ends, self.lengths = turned, starts, ends, lengths
         self.capsule_links, self.capsules, self.pairs = capsule_links, capsules, pairs
         self.clearance, self.clearance_weight, self.reach = clearance, clearance_weight, reach
         self.damping, self.largest_step, self.converged, self.iterations = damping, largest_step, converged, iterations
-        self.moves = np.zeros((len(parents), len(lower)), dtype=bool)  # whether a joint moves a link
+        self.moves = np.zeros((len(parents), len(neutral)), dtype=bool)  # whether a joint moves a link
         for link in range(1, len(parents)):
             self.moves[link] = self.moves[parents[link]]
             if link_joints[link] >= 0:
                 self.moves[link, link_joints[link]] = True
-        self.joint_slides = np.zeros(len(lower), dtype=bool)
+        self.joint_slides = np.zeros(len(neutral), dtype=bool)
         self.joint_slides[link_joints[link_joints >= 0]] = self.slides[link_joints >= 0]
 
     def solve(
@@ -71,22 +69,24 @@ class Solver:
         vectors: FloatArray,
         vector_weights: FloatArray,
         smoothness: FloatArray,
+        lower: FloatArray,
+        upper: FloatArray,
     ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, IndexArray]:
         """Root rotations, joint positions, link positions, link rotations and steps of all frames."""
-        links, joints, frames = len(self.parents), len(self.lower), len(root_rotations)
+        links, joints, frames = len(self.parents), len(self.neutral), len(root_rotations)
         roots, postures, steps = np.empty((frames, 3, 3)), np.empty((frames, joints)), np.empty(frames, dtype=np.int64)
         positions, rotations = np.empty((frames, links, 3)), np.empty((frames, links, 3, 3))
         goals = zip(orientations, orientation_weights, vectors, vector_weights, smoothness, strict=True)
         for t, goal in enumerate(goals):
-            roots[t], q, steps[t] = self._solve_frame(root_rotations[t], q, (*goal, q))
+            roots[t], q, steps[t] = self._solve_frame(root_rotations[t], q, (*goal, q), (lower, upper))
             postures[t] = q
             positions[t], rotations[t], _, _ = self._link_poses(q)
         return roots, postures, positions, rotations, steps
 
     def _solve_frame(
-        self, root: FloatArray, q: FloatArray, goal: tuple[FloatArray, ...]
+        self, root: FloatArray, q: FloatArray, goal: tuple[FloatArray, ...], limits: tuple[FloatArray, FloatArray]
     ) -> tuple[FloatArray, FloatArray, int]:
-        q, steps, rests = np.clip(q, self.lower, self.upper), 0, False
+        q, steps, rests = np.clip(q, *limits), 0, False
         while steps < self.iterations and not rests:
             steps += 1
             columns, errors, weights = (np.concatenate(parts) for parts in zip(*self._rows(root, q, goal), strict=True))
@@ -96,23 +96,26 @@ class Solver:
                 rows = np.vstack([columns, contacts[is_active]])
                 wanted = np.concatenate([errors, missing[is_active]])
                 pull = np.concatenate([weights, np.full(is_active.sum(), self.clearance_weight)])
-                step = self._step(q, rows, wanted, pull)
+                step = self._step(q, limits, (rows, wanted, pull))
                 was_active, is_active = is_active, missing - contacts @ step > 0
                 if (was_active == is_active).all():
                     break
             largest = np.abs(step).max()
             step = step * min(1.0, self.largest_step / max(largest, self.largest_step))
             root = root @ Rotation.from_rotvec(step[:3]).as_matrix()
-            q = np.clip(q + step[3:], self.lower, self.upper)
+            q = np.clip(q + step[3:], *limits)
             rests = largest < self.converged
         return root, q, steps
 
-    def _step(self, q: FloatArray, columns: FloatArray, errors: FloatArray, weights: FloatArray) -> FloatArray:
+    def _step(
+        self, q: FloatArray, limits: tuple[FloatArray, FloatArray], terms: tuple[FloatArray, FloatArray, FloatArray]
+    ) -> FloatArray:
         """The step to the minimum of a linearisation; joints that are pushed against their limits take no part."""
+        (lower, upper), (columns, errors, weights) = limits, terms
         normal = columns.T @ (weights[:, None] * columns)
         gradient = columns.T @ (weights * errors)
-        held = np.concatenate([np.zeros(3, dtype=bool), (q <= self.lower) & (gradient[3:] < 0)])
-        held[3:] |= (q >= self.upper) & (gradient[3:] > 0)
+        held = np.concatenate([np.zeros(3, dtype=bool), (q <= lower) & (gradient[3:] < 0)])
+        held[3:] |= (q >= upper) & (gradient[3:] > 0)
         normal[held], normal[:, held], gradient[held] = 0.0, 0.0, 0.0
         normal += np.diag(np.where(held, 1.0, self.damping))
         return np.linalg.solve(normal, gradient)

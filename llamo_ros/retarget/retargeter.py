@@ -14,21 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamo_ros.core.errors import MotionDataError, ParameterError, ShapeError
-from llamo_ros.kernels.inverse_kinematics import GoalLinks, InverseKinematics, JointLimits
+from llamo_ros.kernels.inverse_kinematics import CapsuleSet, GoalLinks, InverseKinematics, JointLimits
 from llamo_ros.motion.clip import MotionClip
 from llamo_ros.motion.frames import to_ros_world
 from llamo_ros.motion.rotations import axis_angle_to_matrix, matrix_to_quaternion_xyzw, slerp_matrices
 from llamo_ros.motion.skeleton import JOINT_COUNT, JOINT_INDEX, forward_kinematics
 from llamo_ros.retarget.feet import ContactEstimator, FootContacts
 from llamo_ros.retarget.profile import Robot
+from llamo_ros.retarget.reachable import reachable_velocities
 
 FloatArray = NDArray[np.float64]
 
 _PELVIS = JOINT_INDEX["pelvis"]
 _STANCE_WEIGHT = 100.0  # of the vector from one standing foot to another, as a fraction of the leg: feet do not slide
-# Of staying where the frame before is, [1/rad^2]: takes the kink out of a foot that lands (walk: a fifth of the jerk)
-# for 1 mm of its path.
-_SMOOTHNESS = 0.03
+# Of staying where the frame before is, [1/rad^2]: takes the kink out of a foot that lands, and the snap out of a hand
+# that comes around a thigh. Without it a walk has half as much jerk again, and its feet follow 4 mm better.
+_SMOOTHNESS = 0.1
+
+_CLEARANCE = 0.02  # [m], between the surfaces of links that should not touch
+# [1/m^2]; soft, so that a body is pushed aside before it touches rather than when it does: hard, the jerk doubles.
+_CLEARANCE_WEIGHT = 4.0
 _SHORTEST_LIMB = 0.1  # [m]
 _LEASH = 0.03  # [m]; how far standing feet may be apart from where the legs alone would have them, before they give way
 
@@ -122,6 +127,7 @@ class Retargeter:
             robot.model,
             JointLimits(robot.lower, robot.upper, robot.neutral, robot.neutral_weight),
             GoalLinks(self._orientation_links, self._starts, self._ends, lengths),
+            _capsules(robot),
             backend=backend,
         )
         self.reset()
@@ -130,6 +136,7 @@ class Retargeter:
         """Forget the past, as before a motion that does not continue the last one."""
         self._contacts.reset()
         self._q = self.robot.neutral.copy()
+        self._velocity: FloatArray | None = None  # of the last frame, [rad/s]
         self._scales: FloatArray | None = None
         self._anchors = np.zeros((len(self.robot.feet), 3))  # where the standing feet are in the world
         self._standing = np.zeros(len(self.robot.feet), dtype=bool)
@@ -180,7 +187,8 @@ class Retargeter:
             standing = contacts.planted[t]
             still = standing & self._standing
             self._keep_stance(goals, t, still)
-            found = self._solver.solve(*goals.frame(t, self._q, 0.0 if self._root_position is None else _SMOOTHNESS))
+            smoothness = 0.0 if self._root_position is None else _SMOOTHNESS
+            found = self._solver.solve(*goals.frame(t, self._q, smoothness), *self._reachable(frame_rate))
             root, links = found.root_rotations[0], found.link_positions[0]
             feet = links[self._foot_links] @ root.T
             if still.any():
@@ -192,6 +200,7 @@ class Retargeter:
             landed = standing & ~still
             self._anchors[landed] = (position + feet)[landed]
             self._give_way(feet - links[self._hip_links] @ root.T - leg_vectors[t], still)
+            self._velocity = None if self._root_position is None else (found.joint_positions[0] - self._q) * frame_rate
             self._q = found.joint_positions[0]
             self._root_position, self._human_root, self._standing = position.copy(), human_root[t], standing
             if len(self._legs):
@@ -200,6 +209,17 @@ class Retargeter:
             q[t], root_positions[t], root_rotations[t] = self._q, position, root
         quaternions = self._continued(matrix_to_quaternion_xyzw(root_rotations))
         return RobotMotion(self.robot.joint_names, q, root_positions, quaternions, contacts.weights, frame_rate)
+
+    def _reachable(self, frame_rate: float) -> tuple[FloatArray, FloatArray]:
+        """Limits of the next frame: where velocity and acceleration limits let a joint be that can still brake."""
+        robot = self.robot
+        if self._velocity is None:
+            return robot.lower, robot.upper
+        low, high = reachable_velocities(
+            self._q, self._velocity, robot.velocity_limits, robot.acceleration_limits, (robot.lower, robot.upper),
+            frame_rate,
+        )  # fmt: skip
+        return self._q + low / frame_rate, self._q + high / frame_rate
 
     def _update_contacts(self, positions: FloatArray, frame_rate: float) -> FootContacts:
         if not self.robot.feet or not len(positions):
@@ -282,10 +302,24 @@ class Retargeter:
 
     def _continued(self, quaternions: FloatArray) -> FloatArray:
         """The same orientations with signs such that neighbours lie on the same side, across chunks too."""
+        if not len(quaternions):
+            return quaternions
         dots = (np.concatenate([self._quaternion[None], quaternions[:-1]]) * quaternions).sum(axis=1)
         quaternions = quaternions * np.cumprod(np.where(dots < 0, -1.0, 1.0))[:, None]
         self._quaternion = quaternions[-1]
         return quaternions
+
+
+def _capsules(robot: Robot) -> CapsuleSet:
+    return CapsuleSet(
+        links=np.array([capsule.link for capsule in robot.capsules], dtype=np.int64),
+        starts=np.array([capsule.start for capsule in robot.capsules]).reshape(-1, 3),
+        ends=np.array([capsule.end for capsule in robot.capsules]).reshape(-1, 3),
+        radii=np.array([capsule.radius for capsule in robot.capsules]),
+        pairs=robot.capsule_pairs,
+        clearance=_CLEARANCE,
+        weight=_CLEARANCE_WEIGHT,
+    )
 
 
 def _levelled(rotations: FloatArray, fraction: FloatArray) -> FloatArray:

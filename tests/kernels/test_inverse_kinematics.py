@@ -85,7 +85,7 @@ def random_tree(links: int, seed: int) -> RobotModel:
         name="random",
         joint_names=tuple(f"joint{i}" for i in range(joints)),
         link_names=tuple(f"link{i}" for i in range(links)),
-        parents=np.array([-1, *(int(generator.integers(0, i)) for i in range(1, links))]),
+        parents=np.array([-1, *sorted(int(generator.integers(0, i)) for i in range(1, links))]),  # level by level
         link_joints=carried,
         origins=origins,
         axes=axes / np.linalg.norm(axes, axis=1, keepdims=True),
