@@ -16,20 +16,26 @@ from llamo_ros.core.errors import ParameterError
 DOCUMENT = Path("docs/performance.md")
 
 
-def add_result_options(parser: argparse.ArgumentParser, name: str) -> None:
+def add_result_options(parser: argparse.ArgumentParser, name: str, document: Path = DOCUMENT) -> None:
     """Add --json, --write-docs and --busy-machine for the result of this name."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     parser.add_argument(
         "--write-docs",
         action="store_true",
-        help=f"write benchmarks/results/{name}.json and its table in {DOCUMENT}; run it in the repository",
+        help=f"write benchmarks/results/{name}.json and its table in {document}; run it in the repository",
     )
     parser.add_argument(
         "--busy-machine", action="store_true", help="say in the result that other programs were running"
     )
 
 
-def keep(result: dict[str, Any], options: argparse.Namespace, name: str, table: Callable[[dict], str]) -> None:
+def keep(
+    result: dict[str, Any],
+    options: argparse.Namespace,
+    name: str,
+    table: Callable[[dict], str],
+    document: Path = DOCUMENT,
+) -> None:
     """Write a result where the options say.
 
     Args:
@@ -37,6 +43,7 @@ def keep(result: dict[str, Any], options: argparse.Namespace, name: str, table: 
         options: Of :func:`add_result_options`.
         name: Of the file under benchmarks/results/ and of the section of the document.
         table: Makes the section.
+        document: That has the section.
 
     Raises:
         ParameterError: the document is not here, or has no place for the table.
@@ -47,9 +54,9 @@ def keep(result: dict[str, Any], options: argparse.Namespace, name: str, table: 
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(text, encoding="utf-8")
     if options.write_docs:
-        if not DOCUMENT.is_file():
-            raise ParameterError(f"{DOCUMENT} is not here. Run the benchmark in the repository, or use --json.")
-        write_section(DOCUMENT, name, table(json.loads(text)))
+        if not document.is_file():
+            raise ParameterError(f"{document} is not here. Run the benchmark in the repository, or use --json.")
+        write_section(document, name, table(json.loads(text)))
         Path("benchmarks/results", f"{name}.json").write_text(text, encoding="utf-8")
 
 
