@@ -308,11 +308,11 @@ def scores_of(played: Played) -> dict[str, Any]:
         "root_off_mm": 1000 * float(off.max()),
         "joints": {
             name: {
-                "rms": float(rms[j]),
-                "p95": float(np.percentile(errors[:, j], 95)),
-                "max": float(errors[:, j].max()),
-                "saturated": float((demanded[:, j] >= 1.0).mean()),
-                "largest_torque": float(demanded[:, j].max()),
+                "rms": round(float(rms[j]), 6),
+                "p95": round(float(np.percentile(errors[:, j], 95)), 6),
+                "max": round(float(errors[:, j].max()), 6),
+                "saturated": round(float((demanded[:, j] >= 1.0).mean()), 6),
+                "largest_torque": round(float(demanded[:, j].max()), 6),
             }
             for j, name in enumerate(names)
         },
