@@ -17,13 +17,13 @@ from llamo_ros.core.files import writable_path
 DOCUMENT = Path("docs/performance.md")
 
 
-def add_result_options(parser: argparse.ArgumentParser, name: str) -> None:
+def add_result_options(parser: argparse.ArgumentParser, name: str, document: Path = DOCUMENT) -> None:
     """Add --json, --write-docs and --busy-machine for the result of this name."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     parser.add_argument(
         "--write-docs",
         action="store_true",
-        help=f"write benchmarks/results/{name}.json and its table in {DOCUMENT}; run it in the repository",
+        help=f"write benchmarks/results/{name}.json and its table in {document}; run it in the repository",
     )
     parser.add_argument(
         "--busy-machine", action="store_true", help="say in the result that other programs were running"
@@ -38,7 +38,7 @@ def head_size(text: str) -> tuple[int, int]:
     return int(width), int(blocks)
 
 
-def check_places(options: argparse.Namespace) -> None:
+def check_places(options: argparse.Namespace, document: Path = DOCUMENT) -> None:
     """Whether :func:`keep` will find its places; asked first, since the work before it takes long.
 
     Raises:
@@ -46,11 +46,17 @@ def check_places(options: argparse.Namespace) -> None:
     """
     if options.json is not None:
         writable_path(options.json)
-    if options.write_docs and not DOCUMENT.is_file():
-        raise ParameterError(f"{DOCUMENT} is not here. Run the benchmark in the repository, or use --json.")
+    if options.write_docs and not document.is_file():
+        raise ParameterError(f"{document} is not here. Run the benchmark in the repository, or use --json.")
 
 
-def keep(result: dict[str, Any], options: argparse.Namespace, name: str, table: Callable[[dict], str]) -> None:
+def keep(
+    result: dict[str, Any],
+    options: argparse.Namespace,
+    name: str,
+    table: Callable[[dict], str],
+    document: Path = DOCUMENT,
+) -> None:
     """Write a result where the options say; :func:`check_places` has been asked.
 
     Args:
@@ -58,6 +64,7 @@ def keep(result: dict[str, Any], options: argparse.Namespace, name: str, table: 
         options: Of :func:`add_result_options`.
         name: Of the file under benchmarks/results/ and of the section of the document.
         table: Makes the section.
+        document: That has the section.
 
     Raises:
         ParameterError: the document has no place for the table.
@@ -67,7 +74,7 @@ def keep(result: dict[str, Any], options: argparse.Namespace, name: str, table: 
     if options.json is not None:
         options.json.write_text(text, encoding="utf-8")
     if options.write_docs:
-        write_section(DOCUMENT, name, table(json.loads(text)))
+        write_section(document, name, table(json.loads(text)))
         Path("benchmarks/results", f"{name}.json").write_text(text, encoding="utf-8")
 
 
