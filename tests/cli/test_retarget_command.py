@@ -86,7 +86,7 @@ def test_amass_is_read_at_its_own_rate_and_put_on_its_floor(tmp_path: Path) -> N
     motion = load_robot_csv(tmp_path / "a.csv").motion
     assert len(motion) == 60
     assert abs(motion.root_positions[:, 2] - 0.79).max() < 0.05  # the G1's pelvis with legs stretched
-    np.testing.assert_allclose(motion.root_positions[0, :2], 0.0, atol=1e-6)
+    np.testing.assert_allclose(motion.root_positions[0, :2], 0.0, atol=1e-3)  # feet that stand are put where they are
 
 
 def test_what_cannot_be_done_is_refused(
