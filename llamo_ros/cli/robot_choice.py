@@ -6,7 +6,9 @@ from llamo_ros.core.errors import RobotError
 
 
 def robot_called(text: str) -> str:
-    """Name of the robot that ``text`` is, ends, begins or is a part of, if there is one such robot: g1 is unitree_g1.
+    """Name of the one robot that ``text`` abbreviates: a last word, a beginning, or the beginning of a word.
+
+    g1 is unitree_g1, and so is unit, if no other robot is called so.
 
     What belongs to no name is returned as it is: it may be the path of a profile, and whoever loads it says so if not.
 
@@ -22,7 +24,7 @@ def robot_called(text: str) -> str:
         [name for name in names if name == wanted],
         [name for name in names if name.endswith(f"_{wanted}")],
         [name for name in names if name.startswith(wanted)],
-        [name for name in names if wanted in name],
+        [name for name in names if f"_{wanted}" in name],
     ):
         if len(fits) > 1:
             raise RobotError(f"robot {text!r} may be {' or '.join(fits)}. Write more of its name.")

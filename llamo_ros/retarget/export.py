@@ -16,6 +16,8 @@ from llamo_ros.retarget.robot_file import save_robot_csv, save_robot_npz
 from llamo_ros.retarget.sonic import save_sonic
 from llamo_ros.retarget.tracker_motion import check_joints, tracker_motion
 
+_HIGHEST_RATE = 1000.0  # [Hz]; no robot is commanded faster
+
 
 @dataclass(frozen=True)
 class ExportFormat:
@@ -96,9 +98,11 @@ def export_rate(name: str, rate: float | None = None) -> float:
     """Frames per second to write in this format, [Hz]: those asked for, or its own.
 
     Raises:
-        ParameterError: the format has one rate only, which is another.
+        ParameterError: the format has one rate only, which is another; or the rate would only fill the disk.
     """
     chosen = FORMATS[name]
+    if rate is not None and rate > _HIGHEST_RATE:
+        raise ParameterError(f"rate is {rate:g} Hz, expected at most {_HIGHEST_RATE:g}; the motion itself has 30.")
     if chosen.has_fixed_rate and rate not in (None, chosen.rate):
         raise ParameterError(f"format {name} is always at {chosen.rate:g} Hz, not {rate:g}; leave out the rate.")
     return chosen.rate if rate is None else float(rate)

@@ -100,6 +100,7 @@ def test_what_cannot_be_done_is_refused(
     assert ".bvh, .npz" in refused("retarget", tmp_path / "x.fbx", "--robot", "g1", *out)
     assert "expected .csv, .npz" in refused("retarget", walk, "--robot", "g1", "-o", tmp_path / "x.pkl")
     assert "always at 50 Hz" in refused("retarget", walk, "--robot", "g1", "-o", tmp_path / "x", "--rate", 30)
+    assert "at most 1000" in refused("retarget", walk, "--robot", "g1", *out, "--rate", 1e9)
     assert "lasts 2.00 s" in refused("retarget", walk, "--robot", "g1", *out, "--start", 2)
     assert "between" in refused("retarget", walk, "--robot", "g1", *out, "--start", 1, "--end", 0.5)
     assert "is a folder" in refused("retarget", walk, "--robot", "g1", *out, "--format", "sonic")
@@ -114,6 +115,7 @@ def test_a_part_of_a_name_is_enough_if_it_means_one_robot(monkeypatch: pytest.Mo
     monkeypatch.setattr("llamo_ros.retarget.profile.robot_names", lambda: names)
     meant = {"g1": "unitree_g1", "G1": "unitree_g1", "h1": "unitree_h1", "h1_2": "unitree_h1_2", "boost": "booster_t1"}
     assert {text: robot_called(text) for text in meant} == meant
+    assert robot_called("1") == "1"  # not within a word
     assert robot_called("c3po") == "c3po"  # whoever loads it lists the known ones
     assert robot_called("./my.yaml") == "./my.yaml"
     with pytest.raises(RobotError, match="unitree_g1 or unitree_h1 or unitree_h1_2"):
