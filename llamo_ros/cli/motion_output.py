@@ -64,24 +64,27 @@ def chosen_robot(name: str | None) -> Robot | None:
     """The robot of a name; None for none."""
     if name is None:
         return None
+    from llamo_ros.cli.robot_choice import robot_called
     from llamo_ros.retarget.profile import load_robot
 
-    return load_robot(name)
+    return load_robot(robot_called(name))
 
 
 def retargeted(clip: MotionClip, robot: Robot | None) -> RobotMotion | None:
     """What the robot is to do; None without a robot."""
     if robot is None:
         return None
-    from llamo_ros.retarget.retargeter import Retargeter
+    from llamo_ros.pipelines.clip_to_robot import clip_to_robot
 
-    return Retargeter(robot).retarget(clip)
+    return clip_to_robot(robot, clip).motion
 
 
 def draw(clip: MotionClip, path: Path, text: str, motion: RobotMotion | None, robot: Robot | None) -> None:
     """Draw a motion, and the robot beside it if there is one."""
     from llamo_ros.viewer.render import render
 
+    if motion is not None:
+        clip = clip.resampled(motion.frame_rate)
     progress(f"drawing {path}")
     render(clip, path, text, motion, robot)
     progress("")
@@ -117,8 +120,8 @@ def save(clip: MotionClip, path: Path, took: float, robot: Robot | None) -> None
     print(f"{path}: {clip.duration:.2f} s of motion ({len(clip)} frames), made in {took:.2f} s")
     motion = retargeted(clip, robot)
     if robot is not None and motion is not None:
-        from llamo_ros.retarget.robot_file import save_robot_motion
+        from llamo_ros.retarget.export import export_motion
 
         robot_path = path.with_name(f"{path.stem}_{robot.name}.csv")
-        save_robot_motion(motion, robot_path)
-        print(f"{robot_path}: {len(motion.joint_names)} joints of {robot.name}, not limited in speed")
+        export_motion(robot, motion, robot_path)
+        print(f"{robot_path}: {len(motion.joint_names)} joints of {robot.name}; `llamo retarget` writes other formats")

@@ -1,4 +1,4 @@
-"""Options of the commands that make and read motion: generate, complete, between and caption."""
+"""Options of the commands that make and read motion: generate, complete, between, caption and retarget."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from llamo_ros.cli import completion_commands, motion_commands
+from llamo_ros.cli import completion_commands, motion_commands, retarget_command
 from llamo_ros.cli.arguments import DEFAULT_MODEL, add_command, count, not_negative, positive, whole
 
 
 def add_motion_commands(commands: Any) -> None:
-    """Add generate, complete, between and caption."""
+    """Add generate, complete, between, caption and retarget."""
     _add_generate(commands)
     _add_completions(commands)
     _add_caption(commands)
+    _add_retarget(commands)
 
 
 def _add_generate(commands: Any) -> None:
@@ -105,6 +106,45 @@ def _add_caption(commands: Any) -> None:
     )
     caption.add_argument("--seed", type=whole, default=0, help="of the drawn words (default: %(default)s)")
     _model_options(caption)
+
+
+def _add_retarget(commands: Any) -> None:
+    retarget = add_command(
+        commands,
+        "retarget",
+        retarget_command.retarget,
+        "Turn a motion file into motion of a robot, in a file for plots, programs or a whole-body tracker.",
+        "llamo retarget walk.bvh --robot g1 -o walk.csv\n"
+        "  llamo retarget walk.bvh --robot g1 -o walk.csv --format beyondmimic\n"
+        "  llamo retarget walk.bvh --robot g1 -o walk.npz --format beyondmimic-npz\n"
+        "  llamo retarget amass.npz --robot g1 -o motions/walk --start 2 --end 6\n\n"
+        "formats:\n"
+        + "\n".join(f"  {name:16} {about}" for name, about in retarget_command.FORMATS.items())
+        + "\n\nUnits, frames and orders: docs/export_formats.md",
+    )
+    retarget.add_argument("file", type=Path, help="human motion: .bvh of any common rig, or .npz (ours, AMASS or SMPL)")
+    retarget.add_argument(
+        "--robot", required=True, metavar="ROBOT", help="name or unique part of it, see `llamo robots`; or a profile"
+    )
+    retarget.add_argument("-o", "--out", type=Path, required=True, help="file to write; for SONIC, a folder")
+    retarget.add_argument(
+        "--format",
+        choices=tuple(retarget_command.FORMATS),
+        help="(default: csv or npz by the suffix of --out, sonic where it has none)",
+    )
+    retarget.add_argument(
+        "--rate", type=positive, metavar="HZ", help="frames per second to write (default: the format's own)"
+    )
+    retarget.add_argument(
+        "--start", type=not_negative, default=0.0, metavar="S", help="leave out what is before, [s] (default: 0)"
+    )
+    retarget.add_argument("--end", type=positive, metavar="S", help="leave out what is after, [s]")
+    retarget.add_argument(
+        "--limits",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep the robot's velocity and acceleration limits; position limits always hold (default: on)",
+    )
 
 
 def _making_options(parser: argparse.ArgumentParser) -> None:

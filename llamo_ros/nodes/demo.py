@@ -21,6 +21,7 @@ from llamo_ros.motion.skeleton import FRAME_RATE
 from llamo_ros.msg import MotionPrompt
 from llamo_ros.nodes.programs import NodePrograms, ProgramError, private_domain
 from llamo_ros.nodes.recorder import Recorder
+from llamo_ros.retarget.export import export_motion
 from llamo_ros.retarget.profile import Robot, load_robot
 from llamo_ros.viewer.render import render_strip, render_video
 
@@ -187,7 +188,7 @@ def _write(recorder: Recorder, text: str, robot: Robot, out_dir: Path) -> None:
     print("Drawing ...", flush=True)
     save_motion(clip, out_dir / "motion.bvh")
     save_motion(clip, out_dir / "motion.npz")
-    recorder.save_joint_trajectory(motion, out_dir / "joint_trajectory.csv")
+    export_motion(robot, motion, out_dir / "joint_trajectory.csv")
     render_strip(clip, out_dir / "strip.png", text, motion, robot)
     render_video(clip, out_dir / "video.gif", text, motion, robot)
     print(f"Written to {out_dir}/:")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -166,14 +164,6 @@ class Recorder:
             contacts=contacts,
             frame_rate=FRAME_RATE,
         )
-
-    def save_joint_trajectory(self, motion: RobotMotion, path: Path) -> None:
-        """Write time, [s], and joint positions, [rad], one line per frame, with the joints' names above."""
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["time_s", *motion.joint_names])
-            for frame, positions in enumerate(motion.joint_positions):
-                writer.writerow([f"{frame / motion.frame_rate:.6f}", *(f"{value:.6f}" for value in positions)])
 
     def _on_motion(self, message: HumanMotion) -> None:
         self.generated.append(message)

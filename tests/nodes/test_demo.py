@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import os
 import signal
 import subprocess
@@ -8,12 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from llamo_ros.motion.files import load_motion
 from llamo_ros.nodes.demo import run_demo
 from llamo_ros.retarget.profile import load_robot
+from llamo_ros.retarget.robot_file import load_robot_csv
 
 
 def test_the_demo_writes_what_came_over_the_topics(
@@ -24,13 +23,12 @@ def test_the_demo_writes_what_came_over_the_topics(
     clip = load_motion(tmp_path / "motion.npz")
     assert len(clip) == 32  # round(1 s * 7.5 latents/s) latents of 4 frames
     assert clip.text == "a person walks forward"
-    with open(tmp_path / "joint_trajectory.csv", newline="", encoding="utf-8") as file:
-        header, *rows = csv.reader(file)
-    assert header == ["time_s", *robot.joint_names]
-    values = np.array(rows, dtype=float)
-    assert values.shape == (32, 30)
-    assert (values[:, 1:] >= robot.lower - 1e-6).all() and (values[:, 1:] <= robot.upper + 1e-6).all()  # 6 decimals
-    np.testing.assert_allclose(np.diff(values[:, 0]), 1 / 30, atol=1e-6)
+    played = load_robot_csv(tmp_path / "joint_trajectory.csv").motion
+    assert played.joint_names == robot.joint_names
+    assert played.frame_rate == 30.0
+    values = played.joint_positions
+    assert values.shape == (32, 29)
+    assert (values >= robot.lower - 1e-6).all() and (values <= robot.upper + 1e-6).all()
     for name in ("motion.bvh", "strip.png", "video.gif", "logs/motion_generator.log"):
         assert (tmp_path / name).stat().st_size > 0
     output = capfd.readouterr().out

@@ -1,0 +1,89 @@
+"""A whole clip of human motion in, what a robot is to do out; for files. Streams go through MotionToRobot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llamo_ros.core.errors import MotionDataError
+from llamo_ros.motion.clip import MotionClip
+from llamo_ros.motion.frames import to_ros_world
+from llamo_ros.motion.skeleton import FRAME_RATE
+from llamo_ros.retarget.profile import Robot
+from llamo_ros.retarget.quality import score_motion
+from llamo_ros.retarget.retargeter import Retargeter, RobotMotion
+from llamo_ros.retarget.trajectory import ShaperCounts, TrajectoryShaper
+
+FloatArray = NDArray[np.float64]
+
+_CHUNK = 240  # frames between two reports of progress; a multiple of 4, so that the result does not depend on it
+_STANDING = 0.99  # contact weight from which a foot counts as standing in :attr:`RobotClip.slip_cm_s`
+
+
+@dataclass(frozen=True)
+class RobotClip:
+    """A clip that was retargeted, and how well.
+
+    Attributes:
+        motion: What the robot is to do, at 30 FPS.
+        counts: What the limits changed; all zero where they were not asked for.
+        hand_error_cm: Mean distance of the hands from the human's vectors, scaled to the robot's arms, [cm].
+        foot_error_cm: The same of the feet and legs, [cm].
+        slip_cm_s: Mean horizontal speed of the soles that stand, [cm/s].
+    """
+
+    motion: RobotMotion
+    counts: ShaperCounts
+    hand_error_cm: float
+    foot_error_cm: float
+    slip_cm_s: float
+
+
+def clip_to_robot(
+    robot: Robot, clip: MotionClip, limited: bool = True, progress: Callable[[int], None] | None = None
+) -> RobotClip:
+    """Retarget a clip from its first frame to its last.
+
+    Args:
+        robot: The robot.
+        clip: Human motion at any frame rate; it is resampled to 30 FPS.
+        limited: Whether joints keep the velocity and acceleration limits of the robot's profile. A joint that the human
+            asks too much of then falls behind and catches up; the root does not wait for it. Position limits always
+            hold.
+        progress: Told how many frames are done, every 8 seconds of motion.
+
+    Raises:
+        MotionDataError: the clip is empty, or cannot be retargeted.
+    """
+    if not len(clip):
+        raise MotionDataError("the motion has no frames; there is nothing to retarget.")
+    clip = clip.resampled(FRAME_RATE)
+    retargeter, shaper = Retargeter(robot), TrajectoryShaper(robot, FRAME_RATE, blend_s=0.0)
+    motions = []
+    for first in range(0, len(clip), _CHUNK):
+        motion = retargeter.retarget(clip.sliced(first, first + _CHUNK))
+        motions.append(replace(motion, joint_positions=shaper.push(motion.joint_positions)) if limited else motion)
+        if progress is not None:
+            progress(min(first + _CHUNK, len(clip)))
+    return _scored(robot, clip, _joined(motions), shaper.counts)
+
+
+def _joined(motions: list[RobotMotion]) -> RobotMotion:
+    names = ("joint_positions", "root_positions", "root_quaternions", "contacts")
+    return replace(
+        motions[0], **{name: np.concatenate([getattr(motion, name) for motion in motions]) for name in names}
+    )
+
+
+def _scored(robot: Robot, clip: MotionClip, motion: RobotMotion, counts: ShaperCounts) -> RobotClip:
+    human, _ = to_ros_world(clip.joint_positions())
+    scores = score_motion(robot, motion, human, motion.contacts > _STANDING, first=0)
+    legs = {foot.limb for foot in robot.feet}
+    errors: dict[bool, list[float]] = {True: [], False: []}
+    for limb in range(len(robot.limbs)):
+        errors[limb in legs].append(scores[f"reach_{limb}_cm"])
+    hand, foot = (float(np.mean(errors[is_leg])) if errors[is_leg] else float("nan") for is_leg in (False, True))
+    return RobotClip(motion, counts, hand, foot, scores["slip_cm_s"])
