@@ -143,7 +143,7 @@ class Retargeter:
         scale = self._scales[self._legs].mean() if len(self._legs) else self._scales.mean()
         contacts = self._update_contacts(positions, frame_rate)
         human_root = scale * positions[:, _PELVIS]
-        first_guess = rotations[:, _PELVIS], np.tile(self._q, (len(positions), 1))
+        first_guess = rotations[:, _PELVIS] @ self.robot.root_facing, np.tile(self._q, (len(positions), 1))
         if self._root_position is None:
             self._root_position, self._human_root = human_root[0].copy(), human_root[0].copy()
         standing = contacts.planted
