@@ -145,15 +145,3 @@ def models(options: argparse.Namespace) -> None:
         )
         print(f"  data: {metadata.get('data', 'not recorded')}")
         print(f"  {folder}")
-
-
-def robots(options: argparse.Namespace) -> None:
-    """List the robots that come with the package."""
-    from llamo_ros.retarget.profile import has_description, load_robot, robot_names
-
-    for name in robot_names():
-        if has_description(name):
-            robot = load_robot(name)
-            print(f"{name}: {robot.model.joint_count} joints, {len(robot.feet)} feet")
-        else:
-            print(f"{name}: needs the URDF of your own robot, as in --robot {name}@my_robot.urdf")

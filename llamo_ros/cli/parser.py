@@ -11,6 +11,7 @@ from llamo_ros.cli import base_commands, motion_commands, training_commands
 from llamo_ros.cli.arguments import DEFAULT_MODEL, add_command, add_group, count, not_negative, positive, whole
 from llamo_ros.cli.data_parser import add_data_commands
 from llamo_ros.cli.motion_parser import add_motion_commands
+from llamo_ros.cli.robot_parser import add_robot_commands
 from llamo_ros.cli.system_parser import add_system_commands
 from llamo_ros.model.config import BASE_PRESETS, DTYPES, PRESETS, VAE_CHOICES
 
@@ -158,9 +159,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_command(
         commands, "models", motion_commands.models, "List the models that come with the package.", "llamo models"
     )
-    add_command(
-        commands, "robots", motion_commands.robots, "List the robots that come with the package.", "llamo robots"
-    )
+    add_robot_commands(commands)
     return parser
 
 

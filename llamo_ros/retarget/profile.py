@@ -7,6 +7,7 @@ the profile, or the user's own. No code knows a robot by name. docs/robots.md ex
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from llamo_ros.core.errors import RobotError
 from llamo_ros.core.resources import config_path
+from llamo_ros.motion.skeleton import JOINT_INDEX
 from llamo_ros.retarget.capsules import Capsule, pairs_to_check
 from llamo_ros.retarget.points import Point, with_points
 from llamo_ros.retarget.profile_reader import ProfileReader, read_profile
@@ -160,6 +162,17 @@ class Robot:
         """The J movable joints, in the order of every array of joint positions."""
         return self.model.joint_names
 
+    @cached_property
+    def root_facing(self) -> FloatArray:
+        """Rotation from the root link's axes to forward, left, up in the neutral posture, shape (3, 3).
+
+        It is what the profile says of the pelvis; the identity for a root link as REP-103 has it.
+        """
+        rule = next((rule for rule in self.orientations if rule.human == JOINT_INDEX["pelvis"]), None)
+        if rule is None:
+            return np.eye(3)
+        return rule.rotation @ self.model.link_poses(self.neutral[None]).rotations[0, rule.link].T
+
 
 def robot_names() -> tuple[str, ...]:
     """Names of the robots that come with the package, sorted."""
@@ -189,6 +202,17 @@ def load_robot(name_or_path: str | Path, description: str | None = None) -> Robo
             raise RobotError(
                 f"robot description {str(urdf)!r} of profile {path.name!r} cannot be read: {error}"
             ) from error
+    return _robot(reader, with_points(robot_from_urdf(description), _points(reader)), description)
+
+
+def robot_of_profile(content: dict, description: str) -> Robot:
+    """A robot of a profile that is in memory, and of the text of a URDF.
+
+    Raises:
+        RobotError: an entry is wrong or missing, or the two do not fit together.
+    """
+    reader = ProfileReader(content, f"robot profile {content.get('name', '')!r}")
+    reader.only(_SECTIONS)
     return _robot(reader, with_points(robot_from_urdf(description), _points(reader)), description)
 
 

@@ -280,7 +280,7 @@ class Retargeter:
         upper, lower = directions[:, :, 0] * self._segments[:, :1], directions[:, :, 1] * self._segments[:, 1:]
         orientation_weights = [rule.weight for rule in robot.orientations] + [foot.weight for foot in robot.feet]
         return _Goals(
-            root_rotations=rotations[:, _PELVIS],
+            root_rotations=rotations[:, _PELVIS] @ self.robot.root_facing,
             orientations=np.stack(orientations, axis=1),
             orientation_weights=np.tile(orientation_weights, (count, 1)),
             vectors=np.concatenate([upper, lower, reach, strides], axis=1),
