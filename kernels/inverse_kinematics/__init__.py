@@ -3,7 +3,7 @@
 For each frame it minimises, over the root orientation R and the joint positions q inside [lower, upper],
 
     sum_o w_o |log(R_o_target R_o(q)^T)|^2  +  sum_p w_p |v_p_target - v_p(q)|^2 / l_p^2  +  w_n |q - q_neutral|^2
-    +  w_c sum_c max(0, clearance - d_c(q))^2  +  w_s |q - q_before|^2
+    +  w_c sum_c max(0, clearance - d_c(q))^2  +  sum_j w_j (q_j - q_j before)^2
 
 where v_p is the vector between two link origins and d_c the distance between two capsules, at an end of one of them or
 where they cross. Everything is independent of where the root stands, so its position is no unknown here. Each frame
@@ -240,7 +240,7 @@ class InverseKinematics:
             orientation_weights: Shape (T, O), [1/rad^2]; 0 leaves one out.
             vectors: Wanted vectors in the world, shape (T, P, 3), [m].
             vector_weights: Shape (T, P); 0 leaves one out.
-            smoothness: Weight w_s of staying where the frame before is, shape (T,), [1/rad^2].
+            smoothness: Weight w_j of each joint's staying where it was the frame before, shape (T, J), [1/rad^2].
             lower: Limits of these frames, shape (J,), where they are narrower than the robot's.
             upper: Likewise; not below `lower`.
 
@@ -256,7 +256,7 @@ class InverseKinematics:
             "orientation_weights": (orientation_weights, (frames, turned)),
             "vectors": (vectors, (frames, count, 3)),
             "vector_weights": (vector_weights, (frames, count)),
-            "smoothness": (smoothness, (frames,)),
+            "smoothness": (smoothness, (frames, self.joint_count)),
         }
         arrays = []
         for name, (value, shape) in shapes.items():

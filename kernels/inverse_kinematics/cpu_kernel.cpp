@@ -274,8 +274,7 @@ void find_contacts(const Solver& solver, Work& work) {
 
 struct Frame {
   const double *orientations, *orientation_weights, *vectors, *vector_weights;  // (O, 3, 3), (O), (P, 3), (P)
-  const double *lower, *upper, *before;  // limits and joint positions of the frame before, (J)
-  double smoothness;
+  const double *lower, *upper, *before, *smoothness;  // limits, positions of the frame before, and its weight, (J)
 };
 
 void add_goals(const Solver& solver, const Frame& frame, const Matrix& root, const double* q, Work& work) {
@@ -304,9 +303,9 @@ void add_goals(const Solver& solver, const Frame& frame, const Matrix& root, con
              to_root * vector_at(frame.vectors + 3 * p) - now, work.normal, work.gradient);
   }
   for (std::int64_t j = 0; j < solver.joints(); ++j) {
-    work.normal[(3 + j) * unknowns + 3 + j] += solver.neutral_weight + frame.smoothness;
+    work.normal[(3 + j) * unknowns + 3 + j] += solver.neutral_weight + frame.smoothness[j];
     work.gradient[3 + j] +=
-        solver.neutral_weight * (solver.neutral[j] - q[j]) + frame.smoothness * (frame.before[j] - q[j]);
+        solver.neutral_weight * (solver.neutral[j] - q[j]) + frame.smoothness[j] * (frame.before[j] - q[j]);
   }
 }
 
@@ -463,7 +462,7 @@ py::tuple solve(const Solver& solver, const FloatArray& root_rotations, const Fl
       before = posture;
       const Frame frame{orientations.data() + 9 * turned * t, orientation_weights.data() + turned * t,
                         vectors.data() + 3 * count * t,       vector_weights.data() + count * t,
-                        lower.data(), upper.data(), before.data(), smoothness.at(t)};
+                        lower.data(), upper.data(), before.data(), smoothness.data() + joints * t};
       Matrix root = matrix_at(root_rotations.data() + 9 * t);
       out_steps[t] = solve_frame(solver, frame, root, posture.data(), work);
       std::copy(root.begin(), root.end(), out_roots + 9 * t);

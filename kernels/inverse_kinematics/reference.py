@@ -161,7 +161,7 @@ class Solver:
             rows.append((columns, root.T @ vectors[n] - now, np.full(3, weight)))
         neutral = np.hstack([np.zeros((len(q), 3)), np.eye(len(q))])
         rows.append((neutral, self.neutral - q, np.full(len(q), self.neutral_weight)))
-        rows.append((neutral, before - q, np.full(len(q), smoothness)))
+        rows.append((neutral, before - q, smoothness))
         return rows
 
     def _link_poses(self, q: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:

@@ -55,7 +55,7 @@ class Case:
             "orientation_weights": generator.uniform(0, 2, (frames, turned)).round(),
             "vectors": generator.normal(0, 0.3, (frames, vectors, 3)),
             "vector_weights": generator.uniform(0, 4, (frames, vectors)).round(),
-            "smoothness": generator.uniform(0, 0.1, frames),
+            "smoothness": generator.uniform(0, 0.1, (frames, joints)),
         }
         assert joints > 0
 
@@ -184,7 +184,7 @@ def test_goals_that_can_be_met_are_met() -> None:
         )
         wanted = root[:, None] @ poses.rotations[:, turned]
         found = solver.solve(np.tile(np.eye(3), (6, 1, 1)), robot.neutral, wanted, np.ones((6, 3)), vectors,
-                             np.ones((6, 8)), np.zeros(6))  # fmt: skip
+                             np.ones((6, 8)), np.zeros((6, 29)))  # fmt: skip
         reached = model.link_poses(found.joint_positions).positions
         made = (reached[:, ends] - reached[:, starts]) @ np.swapaxes(found.root_rotations, -1, -2)
         assert np.abs(made - vectors).max() < 1e-3  # [m]; it stops at steps below 1e-3 rad
@@ -229,7 +229,15 @@ def test_capsules_are_pushed_apart(backend: str) -> None:
                           0.01, 1000.0)  # fmt: skip
     limits = JointLimits(robot.lower, robot.upper, robot.neutral, 1e-3)
     both = np.tile([0.35, 0.0, 0.1], (1, 2, 1))  # both hands in the same place
-    arguments = np.eye(3)[None], robot.neutral, np.eye(3)[None, None], np.ones((1, 1)), both, np.ones((1, 2)), [0.0]
+    arguments = (
+        np.eye(3)[None],
+        robot.neutral,
+        np.eye(3)[None, None],
+        np.ones((1, 1)),
+        both,
+        np.ones((1, 2)),
+        np.zeros((1, 29)),
+    )
     apart = {}
     for name, bodies in (("free", replace(capsules, pairs=np.zeros((0, 2), dtype=np.int64))), ("pair", capsules)):
         found = InverseKinematics(robot.model, limits, goals, bodies, backend=backend).solve(*arguments)
@@ -285,7 +293,7 @@ def test_a_minimum_is_also_one_for_scipy() -> None:
         places = poses((q + x[3:])[None])
         world = turned_root @ places.rotations[0]
         value = case.limits.neutral_weight * ((q + x[3:] - case.limits.neutral) ** 2).sum()
-        value += case.arguments["smoothness"][0] * ((q + x[3:] - case.arguments["q"]) ** 2).sum()
+        value += (case.arguments["smoothness"][0] * (q + x[3:] - case.arguments["q"]) ** 2).sum()
         for link, wanted, weight in zip(case.goals.turned, case.arguments["orientations"][0],
                                         case.arguments["orientation_weights"][0], strict=True):  # fmt: skip
             value += weight * Rotation.from_matrix(wanted @ world[link].T).magnitude() ** 2
@@ -308,7 +316,7 @@ def test_a_minimum_is_also_one_for_scipy() -> None:
         ({"vectors": np.zeros((4, 1, 3))}, ShapeError, "vectors"),
         ({"vectors": np.full((4, 4, 3), np.nan)}, MotionDataError, "vectors holds NaN"),
         ({"vector_weights": np.full((4, 4), -1.0)}, MotionDataError, "vector_weights"),
-        ({"smoothness": np.full(4, -1.0)}, MotionDataError, "smoothness"),
+        ({"smoothness": np.full((4, 9), -1.0)}, MotionDataError, "smoothness"),
         ({"root_rotations": np.full((4, 3, 3), np.inf)}, MotionDataError, "root_rotations"),
     ],
 )

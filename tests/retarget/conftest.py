@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from llamo_ros.retarget.profile import Robot, has_description, load_robot
@@ -51,3 +53,14 @@ def bench_clips(shared_folder: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("the bench clips (../shared/robots/bench_clips) are not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def unhurried() -> Callable[[Robot], Robot]:
+    """Gives a robot motors that are fast enough for any motion, to see what its geometry allows."""
+
+    def with_fast_motors(robot: Robot) -> Robot:
+        fast = np.full_like(robot.velocity_limits, 1e3)
+        return replace(robot, velocity_limits=fast, acceleration_limits=1e3 * fast)
+
+    return with_fast_motors
