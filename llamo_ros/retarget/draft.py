@@ -26,8 +26,8 @@ _WEIGHTS = {
     "arm": {"upper": 0.5, "lower": 0.3, "reach": 2.0},
     "leg": {"upper": 0.2, "lower": 0.2, "reach": 4.0},
 }
-_VELOCITY_SCALE = 0.5
-_FULL_SPEED_IN = 0.1  # [s]; from rest, by the largest acceleration
+_VELOCITY_SCALE = 0.8  # of the URDF: at half of it, slow robots could not walk as humans do
+_FULL_SPEED_IN = 0.05  # [s]; from rest, by the largest acceleration
 _ACCELERATIONS = (20.0, 150.0)  # [rad/s^2]
 _CLEAR = 0.003  # [m]; capsules closer than this in a posture that is meant to be harmless are ignored as a pair
 
@@ -158,7 +158,7 @@ def _foot(model: RobotModel, anatomy: Anatomy, leg: Chain, sole: list[list[float
 
 
 def _limits(model: RobotModel) -> dict[str, Any]:
-    """Speeds from the URDF; accelerations that reach them within a tenth of a second, within what robots do."""
+    """Speeds from the URDF; accelerations that reach them within a twentieth of a second, within what robots do."""
     wanted = np.clip(model.velocity_limits * _VELOCITY_SCALE / _FULL_SPEED_IN, *_ACCELERATIONS)
     common = float(np.median(wanted))
     others = {
