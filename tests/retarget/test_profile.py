@@ -106,7 +106,7 @@ def test_a_profile_may_leave_out_collision_jerk_and_root(tmp_path: Path, profile
 
 def test_ignored_pairs_are_not_checked(tmp_path: Path, profile: dict) -> None:
     before = len(load_robot("unitree_g1").capsule_pairs)
-    profile["collision"].setdefault("ignore", []).append(["left_foot", "right_foot"])
+    profile["collision"]["ignore"] = [["left_foot", "right_foot"]]
     assert len(load_robot(write(tmp_path, profile)).capsule_pairs) == before - 1
 
 
