@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from copy import copy
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -199,7 +200,8 @@ class BalancedSampler(Generic[Clip]):
 
     def draw(self, rng: np.random.Generator) -> Clip:
         """One clip."""
-        return self.clips[min(int(np.searchsorted(self._chances, rng.random())), len(self.clips) - 1)]
+        place = np.searchsorted(self._chances, rng.random(), side="right")  # never a clip without a chance
+        return self.clips[min(int(place), len(self.clips) - 1)]
 
 
 def similar(
@@ -208,8 +210,21 @@ def similar(
     """``count`` items of similar length, so that few tokens are padding: draws six times as many, sorts, keeps a part.
 
     Each part is as likely, so each item is drawn as often as by ``draw`` alone.
+        self._weigh(weights)
+
+    def _weigh(self, weights: NDArray[np.float64]) -> None:
+        self._weights = weights
     """
     drawn = sorted((draw() for _ in range(6 * count)), key=length)
+    def only(self, fits: Callable[[Clip], bool]) -> BalancedSampler[Clip] | None:
+        """Draws of those clips alone that fit, in the proportions of before; None if no clip does."""
+        weights = self._weights * np.array([fits(clip) for clip in self.clips], dtype=np.float64)
+        if not weights.any():
+            return None
+        part = copy(self)
+        part._weigh(weights)
+        return part
+
     start = int(rng.integers(6)) * count
     return drawn[start : start + count]
 
