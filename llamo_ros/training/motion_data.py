@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -163,6 +164,18 @@ def _words(row: PackedSequence, content: str, mirrored: bool, source: str) -> Wo
     return WordedClip(captions, content, style, source, sentence, key, mirrored)
 
 
+def shares_record() -> dict[str, str]:
+    """The shares that clips are drawn by, as JSON, for the record of a run."""
+    families = {", ".join(labels): share for labels, share in FAMILIES.items()}
+    shares = {
+        "source_shares": SHARES,
+        "describable_shares": DESCRIBABLE_SHARES,
+        "segment_shares": SEGMENT_SHARES,
+        "family_shares": families,
+    }
+    return {name: json.dumps(value) for name, value in shares.items()}
+
+
 def shares_of(clips: Sequence[WordedClip], known: dict[str, float]) -> dict[str, float]:
     """Share of each source of the clips, sum 1: an unknown one has that of its clips, the known ones the rest."""
     counts = Counter(clip.source for clip in clips)
@@ -196,7 +209,20 @@ class BalancedSampler(Generic[Clip]):
             if chosen.any():
                 weights[chosen] *= share / weights[chosen].sum()
         weights[~np.isin(source, list(shares))] = 0.0
+        self._weigh(weights)
+
+    def _weigh(self, weights: NDArray[np.float64]) -> None:
+        self._weights = weights
         self._chances = np.cumsum(weights / weights.sum())
+
+    def only(self, fits: Callable[[Clip], bool]) -> BalancedSampler[Clip] | None:
+        """Draws of those clips alone that fit, in the proportions of before; None if no clip does."""
+        weights = self._weights * np.array([fits(clip) for clip in self.clips], dtype=np.float64)
+        if not weights.any():
+            return None
+        part = copy(self)
+        part._weigh(weights)
+        return part
 
     def draw(self, rng: np.random.Generator) -> Clip:
         """One clip."""
@@ -210,21 +236,8 @@ def similar(
     """``count`` items of similar length, so that few tokens are padding: draws six times as many, sorts, keeps a part.
 
     Each part is as likely, so each item is drawn as often as by ``draw`` alone.
-        self._weigh(weights)
-
-    def _weigh(self, weights: NDArray[np.float64]) -> None:
-        self._weights = weights
     """
     drawn = sorted((draw() for _ in range(6 * count)), key=length)
-    def only(self, fits: Callable[[Clip], bool]) -> BalancedSampler[Clip] | None:
-        """Draws of those clips alone that fit, in the proportions of before; None if no clip does."""
-        weights = self._weights * np.array([fits(clip) for clip in self.clips], dtype=np.float64)
-        if not weights.any():
-            return None
-        part = copy(self)
-        part._weigh(weights)
-        return part
-
     start = int(rng.integers(6)) * count
     return drawn[start : start + count]
 
