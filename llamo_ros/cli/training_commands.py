@@ -54,12 +54,20 @@ def train_motion(options: argparse.Namespace) -> None:
     options.out = options.out or Path("runs", f"motion{number}")
     if options.base is not None and start is not None:
         raise ParameterError("--base makes the motion side anew and --start trains it further; give one of them.")
-    if start is None and number > 1 and options.base is None:
+    if options.base is not None and number > 1:
+        raise ParameterError(
+            f"--base is for stage 1, which makes the motion side anew; stage {number} goes on from the stage before. "
+            f"Leave it out, or give --start, a run of stage {number - 1}."
+        )
+    if start is None and number > 1:
         start = str(options.out.parent / f"motion{number - 1}")
     if start is None and options.base is None:  # as `llamo train vae` and `llamo train text` leave them
+        _require_stage_before(number, Path(start))
         options.vae = options.vae or Path("runs/vae")
         options.text = options.text or Path("runs/text")
     options.preset = _preset_name(options.preset, options.base, start)
+    if number == 3 and start is not None:
+        _require_joint(start)
     stage = motion_stage(number, options.preset, options.config)
     if options.without_mixture:
         stage = without_mixture(stage)
@@ -73,6 +81,28 @@ def train_motion(options: argparse.Namespace) -> None:
 
 
 def train_all(options: argparse.Namespace) -> None:
+def _require_stage_before(number: int, run: Path) -> None:
+    from llamo_ros.training.runs import is_run
+
+    if not is_run(run):
+        raise ParameterError(
+            f"stage {number} goes on from stage {number - 1}, and {run} is no run of it. Run "
+            f"`llamo train motion --stage {number - 1} --out {run}` first, or give --start, its run or a checkpoint."
+        )
+
+
+def _require_joint(start: str) -> None:
+    """Refuse a motion run of stage 1 to begin stage 3 from: its motion branch has learned nothing yet."""
+    from llamo_ros.training.runs import is_run, record_of
+
+    record = record_of(Path(start)) if is_run(Path(start)) else {}
+    if record.get("stage") == "motion" and record.get("motion_stage") not in ("2", "3"):
+        raise ParameterError(
+            f"{start} is a run of stage {record.get('motion_stage', 'unknown')}, and stage 3 trains the heads alone. "
+            "Run `llamo train motion --stage 2` first, and give its run, one of stage 3, or a checkpoint as --start."
+        )
+
+
     """Train everything in order and write the checkpoint; what is finished is not trained again."""
     from llamo_ros.model.config import preset
     from llamo_ros.training import stages

@@ -77,3 +77,19 @@ def test_data_and_training_without_input_are_refused(tmp_path: Path, refused: Ca
 def test_the_beginning_of_motion_training_is_given_once(tmp_path: Path, refused: Callable[..., str]) -> None:
     both = ["train", "motion", "--stage", "2", "--base", "llamo-mini", "--start", "runs/motion1"]
     assert "give one of them" in refused(*both, "--out", tmp_path / "run")
+
+
+def test_a_stage_of_motion_training_begins_from_one_before_it(tmp_path: Path, refused: Callable[..., str]) -> None:
+    def stage(number: int, *options: object) -> str:
+        return refused("train", "motion", "--stage", number, "--data", tmp_path, "--out", tmp_path / "out", *options)
+
+    for number in (2, 3):
+        assert f"Run `llamo train motion --stage {number - 1} --out {tmp_path}" in stage(number)
+        assert "--base is for stage 1" in stage(number, "--base", "llamo-mini")
+        run = tmp_path / f"motion{number - 1}"
+        run.mkdir()
+        record = {"stage": "motion", "preset": "tiny", "licence_set": "open", "motion_stage": str(number - 1)}
+        (run / "run.json").write_text(json.dumps(record))
+        assert "llamo data pack" in stage(number), "the stage before is there, and the next thing is missing"
+    assert f"{tmp_path / 'motion1'} is a run of stage 1" in stage(3, "--start", tmp_path / "motion1")
+    assert "llamo data pack" in stage(2, "--start", tmp_path / "motion1")
