@@ -51,7 +51,10 @@ def test_data_is_packed_trained_and_exported_by_command(
 
 
 def test_everything_is_trained_by_one_command_and_what_is_finished_is_not_trained_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    refused: Callable[..., str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_source(tmp_path / "source")
@@ -64,7 +67,23 @@ def test_everything_is_trained_by_one_command_and_what_is_finished_is_not_traine
     assert main(["generate", "walk", "-o", "walk.npz", "--duration", "0.5", "--checkpoint", "runs/checkpoint"]) == 0
     capsys.readouterr()
     assert main(everything) == 0
-    assert "==" not in capsys.readouterr().out
+    again = capsys.readouterr().out
+    assert "==" not in again
+    assert again.count("already finished") == 5
+
+    assert main(["data", "pack", "source", "--out", "open", "--licence", "open"]) == 0
+    capsys.readouterr()
+    for change, says in (
+        (["--seed", "1"], "runs/vae was trained with seed 0, not 1"),
+        (["--preset", "mini"], "preset tiny, not mini"),
+        (["--data", "open"], "data data/packed, not open"),
+        (["--share", "2e-5"], "runs/vae was trained with minutes"),
+        (["--base", "runs/checkpoint"], "runs/motion1 was trained with base none, not runs/checkpoint"),
+    ):
+        line = refused(*everything, *change)
+        assert says in line
+        assert "--out" in line
+        assert "delete runs/" in line
 
 
 def test_data_and_training_without_input_are_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
