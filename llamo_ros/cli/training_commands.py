@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +55,19 @@ def train_motion(options: argparse.Namespace) -> None:
     options.out = options.out or Path("runs", f"motion{number}")
     if options.base is not None and start is not None:
         raise ParameterError("--base makes the motion side anew and --start trains it further; give one of them.")
-    if start is None and number > 1 and options.base is None:
+    if options.base is not None and number > 1:
+        raise ParameterError(
+            f"--base is for stage 1, which makes the motion side anew; stage {number} goes on from the stage before. "
+            f"Leave it out, or give --start, a run of stage {number - 1}."
+        )
+    if start is None and number > 1:
         start = str(options.out.parent / f"motion{number - 1}")
+        _require_stage_before(number, Path(start))
     if start is None and options.base is None:  # as `llamo train vae` and `llamo train text` leave them
         options.vae = options.vae or Path("runs/vae")
         options.text = options.text or Path("runs/text")
+    if number == 3 and start is not None:
+        _require_joint(start)
     options.preset = _preset_name(options.preset, options.base, start)
     stage = motion_stage(number, options.preset, options.config)
     if options.without_mixture:
@@ -72,6 +81,28 @@ def train_motion(options: argparse.Namespace) -> None:
     engine.close()
 
 
+def _require_stage_before(number: int, run: Path) -> None:
+    from llamo_ros.training.runs import is_run
+
+    if not is_run(run):
+        raise ParameterError(
+            f"stage {number} goes on from stage {number - 1}, and {run} is no run of it. Run "
+            f"`llamo train motion --stage {number - 1} --out {run}` first, or give --start, its run or a checkpoint."
+        )
+
+
+def _require_joint(start: str) -> None:
+    """Refuse a motion run of stage 1 to begin stage 3 from: its motion branch has learned nothing yet."""
+    from llamo_ros.training.runs import is_run, record_of
+
+    record = record_of(Path(start)) if is_run(Path(start)) else {}
+    if record.get("stage") == "motion" and record.get("motion_stage") not in ("2", "3"):
+        raise ParameterError(
+            f"{start} is a run of stage {record.get('motion_stage', 'unknown')}, and stage 3 trains the heads alone. "
+            "Run `llamo train motion --stage 2` first, and give its run, one of stage 3, or a checkpoint as --start."
+        )
+
+
 def train_all(options: argparse.Namespace) -> None:
     """Train everything in order and write the checkpoint; what is finished is not trained again."""
     from llamo_ros.model.config import preset
@@ -83,32 +114,52 @@ def train_all(options: argparse.Namespace) -> None:
     from llamo_ros.training.vae_recipe import default_loss, vae_recipe
 
     out = options.out
+
+    def settings_of(name: str, values: Mapping[str, Any], batch_size: int) -> StageSettings:
+        options.out = out / name
+        return _stage_settings(options, _shortened(values, options.share), batch_size)
+
+    planned: list[tuple[str, StageSettings, Callable[[StageSettings], dict[str, float]]]] = []
     vae_run = text_run = None
     if options.base is None:
         vae_run, text_run = out / "vae", out / "text"
         recipe = vae_recipe(default_loss(preset(options.preset).vae))
-        text_stage = (stages.DEFAULTS["text"], stages.BATCH_SIZES["text"])
-        for name, run, train_stage, values, batch_size in (
-            ("vae", vae_run, stages.train_vae, recipe.training, recipe.batch_size),
-            ("text", text_run, lambda settings: stages.train_text(settings, options.source), *text_stage),
-        ):
-            options.out = run
-            if not is_finished(run):
-                print(f"== {name}, in {run}")
-                settings = _stage_settings(options, _shortened(values, options.share), batch_size)
-                _print_figures(train_stage(settings))
-    begin = MotionBeginning(base=options.base, vae_run=vae_run, text_run=text_run)
+        planned.append(("vae", settings_of("vae", recipe.training, recipe.batch_size), stages.train_vae))
+        text_settings = settings_of("text", stages.DEFAULTS["text"], stages.BATCH_SIZES["text"])
+        planned.append(("text", text_settings, lambda settings: stages.train_text(settings, options.source)))
     options.preset = _preset_name(options.preset, options.base, None)
+    begin = MotionBeginning(base=options.base, vae_run=vae_run, text_run=text_run)
+    on_validation = _draw_samples if options.samples else None
     for number in STAGES:
         stage = motion_stage(number, options.preset)
-        options.out = out / f"motion{number}"
-        values = _shortened(stage.training, options.share)
-        if not is_finished(options.out):
-            print(f"== motion, stage {number}, in {options.out}")
-            settings = _stage_settings(options, values, stage.batch_size)
-            _print_figures(train(settings, stage, begin, _draw_samples if options.samples else None))
-        begin = MotionBeginning(start=str(options.out))
-    _export(options.out, out / "checkpoint", options.name)
+        settings = settings_of(f"motion{number}", stage.training, stage.batch_size)
+        train_stage = partial(train, stage=stage, begin=begin, on_validation=on_validation)
+        planned.append((f"motion, stage {number}", settings, train_stage))
+        begin = MotionBeginning(start=str(settings.out))
+    for _, settings, _ in planned:  # all of them before hours are spent on the first
+        _require_as_asked(settings, options)
+    for name, settings, train_stage in planned:
+        if is_finished(settings.out):
+            print(f"{name}: already finished, in {settings.out}")
+            continue
+        print(f"== {name}, in {settings.out}")
+        _print_figures(train_stage(settings))
+    _export(planned[-1][1].out, out / "checkpoint", options.name)
+
+
+def _require_as_asked(settings: StageSettings, options: argparse.Namespace) -> None:
+    """Refuse what is in a run folder, finished or begun, if it was trained with something else than is asked for."""
+    from llamo_ros.training.runs import can_resume, differences, is_finished, is_run
+
+    run = settings.out
+    if not is_run(run) or not (is_finished(run) or can_resume(run)):
+        return
+    given = {"text": {"source": str(options.source)}, "motion1": {"base": options.base or ""}}.get(run.name, {})
+    if found := differences(run, settings, given):
+        raise ParameterError(
+            f"the run in {run} was trained with {'; '.join(found)}. Ask for what it was trained with, choose another "
+            f"folder with --out, or delete {run} to train it again."
+        )
 
 
 def _shortened(values: Mapping[str, Any], share: float) -> dict[str, Any]:

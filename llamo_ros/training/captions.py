@@ -38,9 +38,13 @@ class Paraphrases:
             text = f"{text} {rng.choice(self._style[style])}"
         return text
 
+    def knows_how(self, style: str) -> bool:
+        """Whether there are words for this style."""
+        return style in self._style
+
     def how(self, style: str, rng: np.random.Generator) -> str | None:
         """Words for a style alone, such as "like an old person"; None if there are none, as for normal."""
-        return str(rng.choice(self._style[style])) if style in self._style else None
+        return str(rng.choice(self._style[style])) if self.knows_how(style) else None
 
     def groups(self) -> list[tuple[str, ...]]:
         """Wordings that say the same thing: of each content plain, and of each content in each style."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
@@ -162,6 +164,18 @@ def _words(row: PackedSequence, content: str, mirrored: bool, source: str) -> Wo
     return WordedClip(captions, content, style, source, sentence, key, mirrored)
 
 
+def shares_record() -> dict[str, str]:
+    """The shares that clips are drawn by, as JSON, for the record of a run."""
+    families = {", ".join(labels): share for labels, share in FAMILIES.items()}
+    shares = {
+        "source_shares": SHARES,
+        "describable_shares": DESCRIBABLE_SHARES,
+        "segment_shares": SEGMENT_SHARES,
+        "family_shares": families,
+    }
+    return {name: json.dumps(value) for name, value in shares.items()}
+
+
 def shares_of(clips: Sequence[WordedClip], known: dict[str, float]) -> dict[str, float]:
     """Share of each source of the clips, sum 1: an unknown one has that of its clips, the known ones the rest."""
     counts = Counter(clip.source for clip in clips)
@@ -195,11 +209,25 @@ class BalancedSampler(Generic[Clip]):
             if chosen.any():
                 weights[chosen] *= share / weights[chosen].sum()
         weights[~np.isin(source, list(shares))] = 0.0
+        self._weigh(weights)
+
+    def _weigh(self, weights: NDArray[np.float64]) -> None:
+        self._weights = weights
         self._chances = np.cumsum(weights / weights.sum())
+
+    def only(self, fits: Callable[[Clip], bool]) -> BalancedSampler[Clip] | None:
+        """Draws of those clips alone that fit, in the proportions of before; None if no clip does."""
+        weights = self._weights * np.array([fits(clip) for clip in self.clips], dtype=np.float64)
+        if not weights.any():
+            return None
+        part = copy(self)
+        part._weigh(weights)
+        return part
 
     def draw(self, rng: np.random.Generator) -> Clip:
         """One clip."""
-        return self.clips[min(int(np.searchsorted(self._chances, rng.random())), len(self.clips) - 1)]
+        place = np.searchsorted(self._chances, rng.random(), side="right")  # never a clip without a chance
+        return self.clips[min(int(place), len(self.clips) - 1)]
 
 
 def similar(

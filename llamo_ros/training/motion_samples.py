@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import warnings
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import numpy as np
 from torch import Tensor
@@ -44,6 +46,7 @@ GROUPS = {
 }
 TASKS = tuple(task for tasks in GROUPS.values() for task in tasks)
 MOST_TRIES = 10_000
+LEAST_COMPLETED = 10  # latents of a motion that is completed, with what is given of it
 # Share of a motion that is given.
 PREDICTION_GIVEN = 0.4
 IN_BETWEEN_GIVEN = 0.2
@@ -92,6 +95,9 @@ class MotionSample:
 class SampleDrawer:
     """Draws steps of samples of similar length, all of one group of tasks; everything follows from the generator given.
 
+    A task is drawn by its share, then a clip among those that fit it, in the proportions of all clips. So each task has
+    its share, however few clips fit. Those of a task that no clip at all fits fall to the other tasks, with a warning.
+
     Raises:
         DatasetError: no clip has words.
     """
@@ -107,27 +113,75 @@ class SampleDrawer:
         self._all = BalancedSampler(clips, shares_of(clips, SHARES))
         self._worded = BalancedSampler(worded, shares_of(worded, SHARES))
         self._describable = BalancedSampler(describable, shares_of(describable, DESCRIBABLE_SHARES))
-        self._partners = _Partners(clips)
+        self._partners = _Partners(clips, self._paraphrases, mix.max_latents // 2 + 8)
+        self._has_short = any(len(clip.latents) <= self._partners.most for clip in worded)
         shares = {task: share for task, share in mix.shares.items() if share > 0}
         self._groups = {
             name: {task: shares[task] for task in tasks if task in shares} for name, tasks in GROUPS.items()
         }
 
     def draw(self, count: int, rng: np.random.Generator) -> list[MotionSample]:
-        """``count`` samples of similar length."""
-        tasks = self._groups[self.draw_group(rng)]
+        """``count`` samples of similar length.
+
+        Raises:
+            DatasetError: no clip fits any task, or nearly none that of a task.
+        """
+        groups = {
+            name: {task: share for task, share in tasks.items() if task in self._samplers}
+            for name, tasks in self._groups.items()
+        }
+        tasks = groups[_drawn_group(groups, rng)]
         names, chances = list(tasks), np.array(list(tasks.values()))
         chances = chances / chances.sum()
 
         def one() -> MotionSample:
-            for _ in range(MOST_TRIES):  # not every clip has what every task needs
-                task = str(rng.choice(names, p=chances))
-                parts = self._parts(task, rng)
+            task = str(rng.choice(names, p=chances))
+            for _ in range(MOST_TRIES):  # another clip, never another task, or rare tasks would lose their share
+                parts = self._parts_of(self._samplers[task].draw(rng), task, rng)
                 if parts is not None:
                     return MotionSample(task, tuple(parts), int(rng.integers(2**62)))
-            raise DatasetError(f"no clip of {MOST_TRIES} drawn fits the tasks {', '.join(names)}; give them no share.")
+            raise DatasetError(
+                f"{MOST_TRIES} clips were drawn for the task {task} and none would do; give it no share."
+            )
 
         return similar(one, count, _length, rng)
+
+    @cached_property
+    def _samplers(self) -> dict[str, BalancedSampler[LatentClip]]:
+        """Of each task with a share: draws of the clips that fit it.
+
+        Raises:
+            DatasetError: no clip fits any of the tasks.
+        """
+        shares = {task: share for tasks in self._groups.values() for task, share in tasks.items()}
+        wordless = dict.fromkeys(("unconditional", "prediction", "in_between"), self._all)  # these may go without words
+        all_of = wordless | {"motion_to_text": self._describable}
+        fitting = {task: all_of.get(task, self._worded).only(partial(self._fits, task)) for task in shares}
+        samplers = {task: sampler for task, sampler in fitting.items() if sampler is not None}
+        if not samplers:
+            raise DatasetError(f"no training clip fits any of the tasks {', '.join(shares)}; give others a share.")
+        for task in (task for task, sampler in fitting.items() if sampler is None):
+            share = shares[task] / sum(shares.values())
+            warnings.warn(
+                f"no training clip fits the task {task}: its share of {share:.2g} of the samples falls to the others. "
+                "Pack data that have such clips, or give it no share.",
+                stacklevel=3,  # the property is read in draw
+            )
+        return samplers
+
+    def _fits(self, task: str, clip: LatentClip) -> bool:
+        """Whether there can be a sequence of this task and clip; a draw may still fail, of a caption or a crop."""
+        if task == "motion_to_text":
+            return any(len(self._tokenizer.encode(caption)) <= MAX_TEXT for caption in clip.captions)
+        if task == "text_to_motion_style":
+            return self._paraphrases.knows_how(clip.style) and self._paraphrases.knows(clip.content)
+        if task in ("prediction", "in_between"):
+            return min(len(clip.latents), self._mix.max_latents) >= LEAST_COMPLETED
+        if task == "next_turn":
+            return self._has_short
+        if task.startswith("follow_up"):
+            return self._partners.may(task, clip)
+        return True
 
     def prompted(self, clip: LatentClip, text: str) -> list[Part]:
         """A prompt and its whole motion, for validation."""
@@ -136,12 +190,6 @@ class SampleDrawer:
     def captioned(self, clip: LatentClip, text: str) -> list[Part]:
         """A motion and its caption, for validation."""
         return [self._motion(clip.latents[: self._mix.max_latents], is_target=False), self._text(text, is_target=True)]
-
-    def _parts(self, task: str, rng: np.random.Generator) -> list[Part] | None:
-        """A sequence of a task, or None if the clip drawn for it will not do."""
-        wordless = dict.fromkeys(("unconditional", "prediction", "in_between"), self._all)  # these may go without words
-        sampler = (wordless | {"motion_to_text": self._describable}).get(task, self._worded)
-        return self._parts_of(sampler.draw(rng), task, rng)
 
     def of_clip(self, clip: LatentClip, group: str, rng: np.random.Generator) -> MotionSample:
         """A sample of a given clip, of a task of a group if one fits it, else plain; never a follow-up.
@@ -162,8 +210,7 @@ class SampleDrawer:
 
     def draw_group(self, rng: np.random.Generator) -> str:
         """One of ``GROUPS``, each as likely as its tasks together."""
-        weights = np.array([sum(tasks.values()) for tasks in self._groups.values()])
-        return str(rng.choice(list(self._groups), p=weights / weights.sum()))
+        return _drawn_group(self._groups, rng)
 
     def _parts_of(self, clip: LatentClip, task: str, rng: np.random.Generator) -> list[Part] | None:
         """A sequence of a task and a clip, or None if they do not go together."""
@@ -179,17 +226,17 @@ class SampleDrawer:
 
     def _plain(self, task: str, clip: LatentClip, rng: np.random.Generator) -> list[Part] | None:
         latents, complete = self._cropped(clip, rng)
-        motion = self._motion(latents, ends=complete)
-        if rng.random() < self._mix.text_drop:
-            return [self._text(""), motion]
-        if task == "unconditional":
-            return self._filled(self._instructions.draw(task, rng), {"target": motion})
         if task == "text_to_motion_duration" and not complete:
             return None
         style = self._paraphrases.how(clip.style, rng) if task == "text_to_motion_style" else None
+        if task == "text_to_motion_style" and (style is None or not self._paraphrases.knows(clip.content)):
+            return None
+        motion = self._motion(latents, ends=complete)
+        if rng.random() < self._mix.text_drop:  # of clips that fit: of all, most of a rare task would be without words
+            return [self._text(""), motion]
+        if task == "unconditional":
+            return self._filled(self._instructions.draw(task, rng), {"target": motion})
         if task == "text_to_motion_style":
-            if style is None or not self._paraphrases.knows(clip.content):
-                return None
             words = self._paraphrases.draw(clip.content, "", rng)
         else:
             words = self._prompts.draw(clip, rng)
@@ -215,7 +262,7 @@ class SampleDrawer:
     def _completion(self, task: str, clip: LatentClip, rng: np.random.Generator) -> list[Part] | None:
         latents, complete = self._cropped(clip, rng)
         count = len(latents)
-        if count < 10:
+        if count < LEAST_COMPLETED:
             return None
         is_told = rng.random() < 0.5 and self._prompts.has_words(clip)
         words = self._prompts.draw(clip, rng) if is_told else None
@@ -230,7 +277,7 @@ class SampleDrawer:
 
     def _next_turn(self, first: LatentClip, second: LatentClip, rng: np.random.Generator) -> list[Part] | None:
         """Any motion, broken off now and then, and behind it any other: a prompt that changes is to be followed."""
-        most = self._mix.max_latents // 2 + 8
+        most = self._partners.most
         if len(second.latents) > most:
             return None
         length = min(len(first.latents), most)
@@ -241,7 +288,7 @@ class SampleDrawer:
 
     def _follow_up(self, task: str, clip: LatentClip, rng: np.random.Generator) -> list[Part] | None:
         partner = self._partners.of(task, clip, rng)
-        most = self._mix.max_latents // 2 + 8
+        most = self._partners.most
         if partner is None or len(clip.latents) > most or len(partner[0]) > most:
             return None
         second, style = partner
@@ -279,14 +326,34 @@ class SampleDrawer:
 
 
 class _Partners:
-    """Second motions of follow-ups."""
+    """Second motions of follow-ups; each of the two motions has at most ``most`` latents."""
 
-    def __init__(self, clips: Sequence[LatentClip]) -> None:
+    def __init__(self, clips: Sequence[LatentClip], paraphrases: Paraphrases, most: int) -> None:
+        self.most, self._paraphrases = most, paraphrases
         self._mirror = {(clip.key, clip.mirrored): clip for clip in clips if clip.key}
         self._takes: dict[tuple[str, bool], list[LatentClip]] = defaultdict(list)
+        self._styles: dict[tuple[str, bool], Counter[str]] = defaultdict(Counter)  # of takes that are short enough
         for clip in clips:
             if clip.content and clip.key:
                 self._takes[clip.content, clip.mirrored].append(clip)
+                self._styles[clip.content, clip.mirrored][clip.style] += len(clip.latents) <= most
+
+    def may(self, task: str, clip: LatentClip) -> bool:
+        """Whether this clip may have a second motion, both of them short enough."""
+        if len(clip.latents) > self.most:
+            return False
+        if task in ("follow_up_slower", "follow_up_faster"):
+            latents = clip.slower if task == "follow_up_slower" else clip.faster
+            return latents is not None and len(latents) <= self.most
+        if task == "follow_up_mirrored":
+            other = self._mirror.get((clip.key, not clip.mirrored))
+            return other is not None and len(other.latents) <= self.most and _has_a_side(clip)
+        styles = self._styles.get((clip.content, clip.mirrored), Counter())
+        if task == "follow_up_repeat":
+            return styles[clip.style] > (1 if clip.key else 0)  # another take than itself
+        return any(
+            count and style != clip.style and self._paraphrases.knows_how(style) for style, count in styles.items()
+        )
 
     def of(self, task: str, clip: LatentClip, rng: np.random.Generator) -> tuple[Tensor, str] | None:
         """Latents of the second motion and its style, or None if this clip has no such partner."""
@@ -305,6 +372,12 @@ class _Partners:
             return None
         other = fitting[int(rng.integers(len(fitting)))]
         return other.latents, other.style
+
+
+def _drawn_group(groups: Mapping[str, Mapping[str, float]], rng: np.random.Generator) -> str:
+    """One of the groups, each as likely as its tasks together."""
+    weights = np.array([sum(tasks.values()) for tasks in groups.values()])
+    return str(rng.choice(list(groups), p=weights / weights.sum()))
 
 
 def _has_a_side(clip: LatentClip) -> bool:

@@ -27,6 +27,7 @@ from llamo_ros.training.motion_data import (
     MIN_LATENTS,
     LatentClip,
     latent_clips,
+    shares_record,
     with_other_speeds,
     worded_clips,
     worded_segments,
@@ -123,6 +124,8 @@ def train_motion(
         "mix": json.dumps(asdict(stage.mix)),
         "losses": json.dumps(asdict(stage.losses)),
     }
+    if isinstance(pack, Pack):  # shards come in their own order
+        notes |= shares_record()
     ingredients = Ingredients(*begin.ingredients(), notes)
     processes.wait()  # all have looked whether the run has begun
     return train_in_folder(

@@ -30,6 +30,9 @@ LICENCE_SETS = {
 # The zero-shot test set: nobody trains on it.
 TEST_ONLY_KINDS = ("hdm05",)
 KNOWN_KINDS = (*LICENCE_SETS["noncommercial"], *TEST_ONLY_KINDS)
+INDEX = "index.json"
+# What training calls the labelled parts that it cuts out of clips; no collection may have this name.
+SEGMENT_KIND = "segment"
 # Licences that allow a model to be used commercially and shared under any terms. Any other, known or not, counts as
 # non-commercial; share-alike ones too, since how far they reach into a model is not settled.
 FREE_LICENCES = (
@@ -211,7 +214,7 @@ def pack_data(
         "left_out": dict(left_out),
         "sequences": [asdict(row) for row in index],
     }
-    (out / "index.json").write_text(json.dumps(header))
+    (out / INDEX).write_text(json.dumps(header))
     return open_pack(out)
 
 
@@ -248,7 +251,7 @@ def open_pack(folder: Path) -> Pack:
         DatasetError: the folder is not a pack of this version, or is incomplete.
     """
     try:
-        header = json.loads((folder / "index.json").read_text())
+        header = json.loads((folder / INDEX).read_text())
         if header.get("version") != PACK_VERSION:
             raise DatasetError(f"{folder} is a pack of version {header.get('version')}, expected {PACK_VERSION}.")
         features = np.load(folder / "features.npy", mmap_mode="r")

@@ -7,9 +7,10 @@ frozen or are needed to resume, ``start.safetensors`` keeps them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,10 +26,12 @@ from llamo_ros.model.checkpoint import checkpoint_folder, read_config
 from llamo_ros.model.config import LlamoConfig, MotionVaeConfig, preset
 from llamo_ros.training.engine import Engine, alone
 from llamo_ros.training.loop import Trainer, TrainingTask
+from llamo_ros.training.pack import INDEX as PACK_INDEX
 from llamo_ros.training.pack import Pack
 from llamo_ros.training.provenance import LICENCES, sources_of, strictest
 from llamo_ros.training.run_state import read_file
 from llamo_ros.training.settings import TrainingSettings
+from llamo_ros.training.shards import INDEX as SHARD_INDEX
 from llamo_ros.training.shards import ShardSet
 
 TOKENIZER = "tokenizer.json"
@@ -37,6 +40,11 @@ MODEL = "model.json"
 STATE = "state.pt"
 BEST = "best.pt"
 START = "start.safetensors"
+
+# Of TrainingSettings: what may differ when a run goes on, since it says where and how often, not what is trained.
+FREE_SETTINGS = ("bf16", "checkpointing", "patience", "save_minutes", "validate_minutes", "threads", "device")
+LENGTH = ("steps", "minutes")
+PATHS = ("source", "base")
 
 CUSTOM = "custom"  # a model made from a base of another size than the presets'
 
@@ -128,18 +136,21 @@ def train_in_folder(
 ) -> dict[str, float]:
     """Build the task with the seed set, train or go on training in the run folder, and keep the record of it.
 
-    A run that goes on keeps the ingredients it began from, whatever is given now. ``on_validation`` is called with the
-    step after each validation. Of several processes with an ``engine``, the first writes.
+    A run that goes on keeps the ingredients it began from, whatever is given now; data, seed and the values of the
+    stage must be those of before, but a finished run may be made longer. ``on_validation`` is called with the step
+    after each validation. Of several processes with an ``engine``, the first writes.
 
     Raises:
         ParameterError: the run folder cannot be made, or a launcher started several processes and there is no engine.
-            Or a run on shards is to go on with another batch size, accumulation or seed.
+            Or a run is to go on with other data or values than it began with.
         CheckpointError: the folder holds a run of another stage.
     """
     engine = engine or alone(stage)
     out = settings.out
     if is_run(out) and (other := record_of(out)["stage"]) != stage:
         raise CheckpointError(f"{out} is a run of stage {other}, expected one of stage {stage}. Choose another --out.")
+    if is_run(out) and can_resume(out):
+        _require_same(out, settings, ingredients.notes, isinstance(pack, ShardSet))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -155,8 +166,6 @@ def train_in_folder(
     began = ingredients.record()
     if resumed:
         earlier = record_of(out)
-        if isinstance(pack, ShardSet):
-            _require_order(earlier, settings)
         began |= {name: earlier[name] for name in began if name in earlier and name not in ingredients.notes}
         licence_set = strictest([pack.licence_set, earlier["licence_set"]])
         sources = [*earlier.get("sources", []), *sources_of(pack.licences)]
@@ -170,6 +179,7 @@ def train_in_folder(
         "compile": settings.compile,
         "training": asdict(settings.training),
         "data": str(settings.data),
+        "data_index": index_digest(settings.data),
         "licence_set": licence_set,
         "sources": list(dict.fromkeys(sources)),
         "sequences": len(pack),
@@ -202,17 +212,81 @@ def train_in_folder(
     return figures
 
 
-def _require_order(earlier: dict[str, Any], settings: StageSettings) -> None:
-    """Raise ParameterError if a run on shards is to go on with what its order does not follow from."""
-    training = settings.training
-    now = {"batch_size": settings.batch_size, "accumulate": training.accumulate, "seed": training.seed}
-    began = earlier["training"] | {"batch_size": earlier["batch_size"]}
-    for name, value in now.items():
-        if value != began[name]:
-            raise ParameterError(
-                f"the run in {settings.out} began with {name} {began[name]}, not {value}; in another order of the "
-                "shards samples would be lost and doubled. Go on with the same, or choose another folder with --out."
-            )
+def index_digest(data: Path) -> str:
+    """SHA-256 of the index of a pack or of shards, which tells one from another wherever they lie; empty if none."""
+    for name in (SHARD_INDEX, PACK_INDEX):
+        if (data / name).is_file():
+            return hashlib.sha256((data / name).read_bytes()).hexdigest()
+    return ""
+
+
+def differences(
+    run: Path, settings: StageSettings, given: Mapping[str, str] | None = None, with_length: bool = True
+) -> list[str]:
+    """What a run was trained with that is asked for otherwise now, such as "seed 0, not 1".
+
+    Lines that an older version did not record are passed over, and so is what says only where and how often.
+
+    Args:
+        run: Run folder.
+        settings: Of now.
+        given: Further lines of ``run.json`` as they would be now.
+        with_length: Whether the length of the schedule counts.
+
+    Raises:
+        CheckpointError: the folder holds no run.
+    """
+    record = record_of(run)
+    free = FREE_SETTINGS if with_length else (*FREE_SETTINGS, *LENGTH)
+    training = {name: value for name, value in asdict(settings.training).items() if name not in free}
+    if settings.training.steps > 0:
+        training.pop("minutes", None)  # they count for nothing beside steps
+    now = {"preset": settings.preset, "batch_size": settings.batch_size} | training | dict(given or {})
+    before = record | record.get("training", {})  # the steps of the schedule, not those that were made
+    found = []
+    if not _is_same_data(record, settings.data):
+        found.append(f"data {record['data']}, not {settings.data} as it is now")
+    for name, value in json.loads(json.dumps(now)).items():  # as a record has it, without tuples
+        is_same_path = name in PATHS and name in before and _is_same_path(before[name], value)
+        if name in before and not is_same_path:
+            found += _differences(name, _parsed(before[name]), _parsed(value))
+    return found
+
+
+def _is_same_data(record: Mapping[str, Any], data: Path) -> bool:
+    if record.get("data_index"):
+        return record["data_index"] == index_digest(data)
+    return "data" not in record or _is_same_path(record["data"], str(data))
+
+
+def _is_same_path(one: str, other: str) -> bool:
+    return one == other or bool(one and other and Path(one).resolve() == Path(other).resolve())
+
+
+def _parsed(value: Any) -> Any:
+    """A value of a record; some notes are JSON in a string."""
+    return json.loads(value) if isinstance(value, str) and value.startswith("{") else value
+
+
+def _differences(name: str, before: Any, now: Any) -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = list(dict.fromkeys([*before, *now]))
+        return [text for key in names for text in _differences(f"{name}.{key}", before.get(key), now.get(key))]
+    if before == now:
+        return []
+    before, now = ("none" if value in (None, "") else value for value in (before, now))
+    return [f"{name} {before}, not {now}"]
+
+
+def _require_same(run: Path, settings: StageSettings, notes: Mapping[str, str], is_in_order: bool) -> None:
+    """Raise ParameterError if a run is to go on with something else than it began with."""
+    found = differences(run, settings, notes, with_length=not is_finished(run))
+    if found:
+        why = "; in another order of the shards samples would be lost and doubled" if is_in_order else ""
+        raise ParameterError(
+            f"the run in {run} began with {'; '.join(found)}{why}. Go on with what it began with, choose another "
+            "folder with --out, or delete this one."
+        )
 
 
 def is_run(folder: Path) -> bool:

@@ -51,7 +51,10 @@ def test_data_is_packed_trained_and_exported_by_command(
 
 
 def test_everything_is_trained_by_one_command_and_what_is_finished_is_not_trained_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    refused: Callable[..., str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_source(tmp_path / "source")
@@ -64,7 +67,23 @@ def test_everything_is_trained_by_one_command_and_what_is_finished_is_not_traine
     assert main(["generate", "walk", "-o", "walk.npz", "--duration", "0.5", "--checkpoint", "runs/checkpoint"]) == 0
     capsys.readouterr()
     assert main(everything) == 0
-    assert "==" not in capsys.readouterr().out
+    again = capsys.readouterr().out
+    assert "==" not in again
+    assert again.count("already finished") == 5
+
+    assert main(["data", "pack", "source", "--out", "open", "--licence", "open"]) == 0
+    capsys.readouterr()
+    for change, says in (
+        (["--seed", "1"], "runs/vae was trained with seed 0, not 1"),
+        (["--preset", "mini"], "preset tiny, not mini"),
+        (["--data", "open"], "data data/packed, not open"),
+        (["--share", "2e-5"], "runs/vae was trained with minutes"),
+        (["--base", "runs/checkpoint"], "runs/motion1 was trained with base none, not runs/checkpoint"),
+    ):
+        line = refused(*everything, *change)
+        assert says in line
+        assert "--out" in line
+        assert "delete runs/" in line
 
 
 def test_data_and_training_without_input_are_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -77,3 +96,19 @@ def test_data_and_training_without_input_are_refused(tmp_path: Path, refused: Ca
 def test_the_beginning_of_motion_training_is_given_once(tmp_path: Path, refused: Callable[..., str]) -> None:
     both = ["train", "motion", "--stage", "2", "--base", "llamo-mini", "--start", "runs/motion1"]
     assert "give one of them" in refused(*both, "--out", tmp_path / "run")
+
+
+def test_a_stage_of_motion_training_begins_from_one_before_it(tmp_path: Path, refused: Callable[..., str]) -> None:
+    def stage(number: int, *options: object) -> str:
+        return refused("train", "motion", "--stage", number, "--data", tmp_path, "--out", tmp_path / "out", *options)
+
+    for number in (2, 3):
+        assert f"Run `llamo train motion --stage {number - 1} --out {tmp_path}" in stage(number)
+        assert "--base is for stage 1" in stage(number, "--base", "llamo-mini")
+        run = tmp_path / f"motion{number - 1}"
+        run.mkdir()
+        record = {"stage": "motion", "preset": "tiny", "licence_set": "open", "motion_stage": str(number - 1)}
+        (run / "run.json").write_text(json.dumps(record))
+        assert "llamo data pack" in stage(number), "the stage before is there, and the next thing is missing"
+    assert f"{tmp_path / 'motion1'} is a run of stage 1" in stage(3, "--start", tmp_path / "motion1")
+    assert "llamo data pack" in stage(2, "--start", tmp_path / "motion1")

@@ -44,6 +44,16 @@ def test_sources_get_the_shares_asked_for_and_no_other_is_drawn() -> None:
     assert "other" not in shares
 
 
+def test_draws_of_some_clips_keep_their_proportions() -> None:
+    many = clips("bandai", raise_up_left_hand=160, raise_up_right_hand=10, bow=2, walk_back=5)
+    whole = BalancedSampler(many, {"bandai": 1.0})
+    part = whole.only(lambda clip: clip.content != "bow" and clip.content != "walk-back")
+    assert part is not None
+    assert drawn_shares(part)["raise-up-left-hand"] == pytest.approx(2 / 3, abs=0.015)
+    assert whole.only(lambda clip: clip.content == "jump") is None
+    assert "bow" in drawn_shares(whole), "the sampler it comes from draws as before"
+
+
 def test_shares_are_whole_and_families_are_known_labels() -> None:
     assert sum(SHARES.values()) == pytest.approx(1.0)
     assert sum(SEGMENT_SHARES.values()) == pytest.approx(1.0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from dataclasses import replace
 
@@ -101,6 +102,64 @@ def test_tasks_have_the_shares_asked_for(tokenizer: TextTokenizer) -> None:
     counts = Counter(mixed.draw(1, rng)[0].task for _ in range(2000))
     for task, share in shares.items():  # the standard error of a share of 2,000 draws is at most 0.011
         assert counts[task] / 2000 == pytest.approx(share, abs=0.05)
+
+
+# Of 204 clips one has other speeds and one a style with words; the four of a hand with a side are the only pairs.
+RARE = [*CLIPS, *(clip(f"plain {n}", "", "", 8 + n % 30) for n in range(200))]
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_tasks_that_few_clips_fit_have_the_shares_asked_for(tokenizer: TextTokenizer, count: int) -> None:
+    shares = {"text_to_motion": 0.4, "text_to_motion_style": 0.1, "motion_to_text": 0.2, "prediction": 0.1}
+    shares |= {"follow_up_slower": 0.1, "follow_up_mirrored": 0.1}
+    mixed, rng = drawer(tokenizer, RARE, shares=shares), np.random.default_rng(0)
+    steps = 1500 // count
+    counts = Counter(sample.task for _ in range(steps) for sample in mixed.draw(count, rng))
+    for task, share in shares.items():  # samples of one step are alike, so at worst they count as one
+        error = np.sqrt(share * (1 - share) / steps)
+        assert counts[task] / (steps * count) == pytest.approx(share, abs=4 * error), task
+
+
+def test_as_many_prompts_are_empty_in_a_task_that_few_clips_fit(tokenizer: TextTokenizer) -> None:
+    styled = drawer(tokenizer, RARE, shares={"text_to_motion_style": 1.0}, text_drop=0.1)
+    rng = np.random.default_rng(0)
+    samples = [styled.draw(1, rng)[0] for _ in range(500)]  # standard error 0.013
+    assert np.mean([sample.parts[0].ids == () for sample in samples]) == pytest.approx(0.1, abs=0.05)
+
+
+def test_the_share_of_a_task_that_no_clip_fits_falls_to_the_others_with_one_warning(tokenizer: TextTokenizer) -> None:
+    shares = {"text_to_motion": 0.6, "follow_up_mirrored": 0.3, "follow_up_slower": 0.1}
+    mixed, rng = drawer(tokenizer, CLIPS[2:], shares=shares), np.random.default_rng(0)
+    with pytest.warns(UserWarning) as caught:
+        assert {sample.task for sample in mixed.draw(8, rng)} == {"text_to_motion"}
+    texts = sorted(str(warning.message) for warning in caught)
+    assert [text.split(" of the samples")[0] for text in texts] == [
+        "no training clip fits the task follow_up_mirrored: its share of 0.3",
+        "no training clip fits the task follow_up_slower: its share of 0.1",
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(20):
+            assert {sample.task for sample in mixed.draw(2, rng)} == {"text_to_motion"}
+
+
+def test_a_task_that_next_to_no_draw_fits_is_named(tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llamo_ros.training.motion_samples.MOST_TRIES", 2)
+    long = [clip("long", "", "", 5000)]  # a crop of it says no duration unless it ends with the motion
+    with pytest.raises(DatasetError, match="2 clips were drawn for the task text_to_motion_duration"):
+        drawer(tokenizer, long, shares={"text_to_motion_duration": 1.0}).draw(4, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_clips_that_are_left_out_of_a_task_are_those_that_never_make_a_sequence(
+    tokenizer: TextTokenizer, task: str
+) -> None:
+    odd = [clip("short", "wave-right-hand", "elderly", 5), clip("dddd", "bow", "elderly", 70, other_speeds=True)]
+    odd += [clip("e", "bow", "normal", 30), clip("none", "", "", 39), clip("ff", "bow", "odd", 38, other_speeds=True)]
+    mixed, rng = drawer(tokenizer, [*CLIPS, *odd]), np.random.default_rng(0)
+    for one in (*CLIPS, *odd):
+        made = any(mixed._parts_of(one, task, rng) is not None for _ in range(300))
+        assert mixed._fits(task, one) == made, one.key
 
 
 def test_some_prompts_are_empty_for_guidance(tokenizer: TextTokenizer) -> None:

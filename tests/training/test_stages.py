@@ -19,7 +19,7 @@ from llamo_ros.model.checkpoint import load_checkpoint, read_config, save_checkp
 from llamo_ros.pipelines.motion_to_text import MotionToText
 from llamo_ros.pipelines.text_to_motion import TextToMotion
 from llamo_ros.training.motion_beginning import MotionBeginning
-from llamo_ros.training.motion_data import worded_clips
+from llamo_ros.training.motion_data import DESCRIBABLE_SHARES, FAMILIES, SEGMENT_SHARES, SHARES, worded_clips
 from llamo_ros.training.motion_samples import TaskMix
 from llamo_ros.training.motion_stages import train_motion, without_mixture
 from llamo_ros.training.pack import open_pack, pack_data
@@ -114,6 +114,67 @@ def test_a_run_goes_on_where_it_stopped(runs: Path, packed_folder: Path, tmp_pat
     record = record_of(tmp_path / "motion")
     assert record["resumed_at_step"] == STEPS
     assert record["steps"] == STEPS + 3
+
+
+def unfinished(run: Path, folder: Path) -> Path:
+    """A copy of a run whose record says that its schedule did not come to an end."""
+    shutil.copytree(run, folder)
+    (folder / "run.json").write_text(json.dumps(record_of(folder) | {"finished": False}))
+    return folder
+
+
+def test_a_run_that_was_broken_off_goes_on_with_what_it_began_with_alone(
+    runs: Path, packed_folder: Path, source_folder: Path, tmp_path: Path
+) -> None:
+    run = unfinished(runs / "motion", tmp_path / "motion")
+    settings, before = stage_settings(packed_folder, run), (run / "run.json").read_bytes()
+
+    def differing(**changes: object) -> StageSettings:
+        return replace(settings, training=replace(settings.training, **changes))
+
+    other = repacked(source_folder, tmp_path / "other", lambda row: row | {"captions": row["captions"] * 2})
+    mix = replace(JOINT, mix=TaskMix({"text_to_motion": 0.6, "motion_to_text": 0.4}))
+    for wrong, stage, says in (
+        (replace(settings, data=other), JOINT, "data .*packed.*, not .*other"),
+        (replace(settings, batch_size=4), JOINT, "batch_size 3, not 4"),
+        (differing(seed=1), JOINT, "seed 0, not 1"),
+        (differing(learning_rate=0.5, accumulate=2), JOINT, "learning_rate 0.001, not 0.5; accumulate 1, not 2"),
+        (differing(steps=STEPS + 1), JOINT, f"steps {STEPS}, not {STEPS + 1}"),
+        (differing(steps=0, minutes=1.0), JOINT, f"steps {STEPS}, not 0"),
+        (settings, replace(JOINT, stage=1), "motion_stage 2, not 1"),
+        (settings, mix, "mix.shares.motion_to_text 0.3, not 0.4; mix.shares.prediction 0.1, not none"),
+    ):
+        with pytest.raises(ParameterError, match=says) as caught:
+            train_motion(wrong, stage, of_runs(runs))
+        assert "--out" in str(caught.value)
+        assert (run / "run.json").read_bytes() == before
+    shutil.copytree(packed_folder, tmp_path / "moved")
+    free = replace(differing(save_minutes=2.0, validate_minutes=1.0), data=tmp_path / "moved")
+    train_motion(free, JOINT, of_runs(runs))
+    assert record_of(run)["resumed_at_step"] == STEPS
+
+
+def test_a_finished_run_is_made_longer_on_the_same_data_alone(
+    runs: Path, packed_folder: Path, source_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(runs / "text", tmp_path / "text")
+    longer = stage_settings(packed_folder, tmp_path / "text", STEPS + 1)
+    with pytest.raises(ParameterError, match="seed 0, not 1"):
+        train_text(replace(longer, training=replace(longer.training, seed=1)), source_folder)
+    shutil.copytree(source_folder, tmp_path / "source")
+    with pytest.raises(ParameterError, match="source .*, not .*source"):
+        train_text(longer, tmp_path / "source")
+    train_text(longer, source_folder)
+    assert record_of(tmp_path / "text")["steps"] == STEPS + 1
+
+
+def test_a_motion_run_records_the_shares_that_clips_are_drawn_by(runs: Path) -> None:
+    record = record_of(runs / "motion")
+    assert json.loads(record["source_shares"]) == SHARES
+    assert json.loads(record["describable_shares"]) == DESCRIBABLE_SHARES
+    assert json.loads(record["segment_shares"]) == SEGMENT_SHARES
+    families = json.loads(record["family_shares"])
+    assert {tuple(labels.split(", ")): share for labels, share in families.items()} == FAMILIES
 
 
 def test_the_same_seed_gives_the_same_weights(runs: Path, packed_folder: Path, tmp_path: Path) -> None:

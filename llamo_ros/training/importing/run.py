@@ -20,7 +20,7 @@ from llamo_ros.training.filter_report import UNREADABLE, DropTable, dropped_row,
 from llamo_ros.training.filters import STATIC, FilterSettings, find_faults
 from llamo_ros.training.importing.takes import Collection, ImportedClip, Rejected
 from llamo_ros.training.importing.writer import DROPPED_NAME, ShardWriter
-from llamo_ros.training.pack import KNOWN_KINDS
+from llamo_ros.training.pack import KNOWN_KINDS, SEGMENT_KIND
 from llamo_ros.training.source_data import read_index
 from llamo_ros.training.splits import SplitShares, split_of, takes_in_several_splits
 
@@ -56,6 +56,10 @@ class ImportSettings:
             raise ParameterError(f"name {self.name!r} has characters besides letters, digits, _ and -.")
         if self.name in KNOWN_KINDS:
             raise ParameterError(f"name {self.name!r} is that of a data set whose licence is known; choose another.")
+        if self.name == SEGMENT_KIND:
+            raise ParameterError(
+                f"name {self.name!r} is reserved for parts of clips that training finds by itself; choose another."
+            )
         if not self.licence.strip():
             raise ParameterError("licence is empty; say under which licence motion and captions may be used.")
         if self.frames_per_shard < 1:

@@ -129,6 +129,11 @@ def test_a_finished_import_is_not_read_again(collection: Callable, settings: Imp
     assert again.reads == []
 
 
+def test_a_name_that_training_uses_itself_is_refused(settings: ImportSettings) -> None:
+    with pytest.raises(ParameterError, match="'segment' is reserved"):
+        replace(settings, name="segment")
+
+
 def test_going_on_asks_for_the_same_settings(collection: Callable, settings: ImportSettings, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         import_collection(collection(interrupt_at=5), tmp_path, settings, {})
