@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from llamo_ros.core.errors import MotionDataError, ParameterError
 from llamo_ros.retarget.profile import Robot
+from llamo_ros.retarget.reachable import braking_speed, reachable_velocities
 
 FloatArray = NDArray[np.float64]
 
@@ -296,7 +297,7 @@ class TrajectoryShaper:
         target_velocity = (target - previous) * self.frame_rate
         target_velocity[np.abs(target_velocity) > limit] = 0.0  # a jump has no velocity that one could match
         gap = (target - q) - target_velocity / self.frame_rate
-        wanted = target_velocity + np.sign(gap) * _APPROACH * change * _braking_speed(
+        wanted = target_velocity + np.sign(gap) * _APPROACH * change * braking_speed(
             np.abs(gap) * self.frame_rate / (_APPROACH * change)
         )
         direct = (target - q) * self.frame_rate
@@ -313,14 +314,11 @@ class TrajectoryShaper:
         The velocity is bounded such that the joint can still brake before its position limit. If v is allowed now, then
         v minus one frame of full braking is allowed in the next frame: the bounds never contradict one another.
         """
-        change, rate = self.robot.acceleration_limits / self.frame_rate, self.frame_rate
-        limit = self.robot.velocity_limits * self.speed
-        low = np.maximum(velocity - change, np.minimum(-limit, velocity + change))
-        high = np.minimum(velocity + change, np.maximum(limit, velocity - change))
-        following = np.clip(wanted, low, high)
-        following = np.minimum(following, change * _braking_speed((self.robot.upper - q) * rate / change))
-        following = np.maximum(following, -change * _braking_speed((q - self.robot.lower) * rate / change))
-        return q + following / rate
+        robot, limits = self.robot, self.robot.velocity_limits * self.speed
+        low, high = reachable_velocities(
+            q, velocity, limits, robot.acceleration_limits, (robot.lower, robot.upper), self.frame_rate
+        )
+        return q + np.clip(wanted, low, high) / self.frame_rate
 
     def _blended(self, target: FloatArray) -> FloatArray:
         """Mix the reference with the braking path from where the blend began, by a minimum-jerk weight."""
@@ -372,14 +370,3 @@ class TrajectoryShaper:
     def _refuse_if_stopped(self) -> None:
         if self._stopped:
             raise ParameterError("an emergency stop is in force; reset it before anything else is planned.")
-
-
-def _braking_speed(distance: FloatArray) -> FloatArray:
-    """Largest speed from which a joint that slows down by 1 a frame travels no further than ``distance``.
-
-    In units of one frame's change of velocity, and of the distance that this travels in a frame. A speed u in
-    (n, n + 1] travels u + (u - 1) + ... + (u - n), which is inverted here; a distance below 0 allows no speed.
-    """
-    distance = np.maximum(distance, 0.0)
-    n = np.floor((np.sqrt(1.0 + 8.0 * distance) - 1.0) / 2.0)
-    return (distance + n * (n + 1.0) / 2.0) / (n + 1.0)
