@@ -133,8 +133,8 @@ class Robot:
         upper: Position limits with the margin taken off, shape (J,), [rad].
         velocity_limits: Largest commanded speeds, shape (J,), [rad/s].
         acceleration_limits: Largest commanded accelerations, shape (J,), [rad/s^2].
-        jerk_limits: Largest commanded jerks, shape (J,), [rad/s^3].
-        root_limits: How fast the root link may be asked to move.
+        jerk_limits: Largest jerks that should be commanded, shape (J,), [rad/s^3]; nothing enforces them yet.
+        root_limits: How fast the root link should be asked to move; nothing enforces it yet.
         capsules: What the links fill of space; empty where the profile does not say.
         capsule_pairs: Pairs of capsules that should never touch, indices, shape (P, 2).
     """
