@@ -236,8 +236,9 @@ class MotionToRobot:
     def resting(self) -> RobotWindow:
         """What a robot does that has not got any window: it rests where it was at the start. Frames must be planned."""
         positions = np.tile(self._start, (2, 1))
+        still = np.zeros_like(positions)
         trajectory = TrajectoryWindow(
-            self.robot.joint_names, 0, np.arange(2) / FRAME_RATE, positions, np.zeros_like(positions), committed=2
+            self.robot.joint_names, 0, np.arange(2) / FRAME_RATE, positions, still, still.copy(), committed=2
         )
         root, quaternion, contacts, mode, text = self._roots[0]
         twice = [np.tile(row, (2, 1)) for row in (root, quaternion, contacts)]

@@ -6,7 +6,7 @@ name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from llamo_ros.motion.skeleton import JOINT_INDEX
 from llamo_ros.retarget.robot import RobotModel, robot_from_urdf, rotation_from_rpy
 
 FloatArray = NDArray[np.float64]
+
+_ACCELERATION_RISE = 0.02  # [s]; from nothing to the acceleration limit, where a profile states no jerk
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,25 @@ class FootRule:
 
 
 @dataclass(frozen=True)
+class RootLimits:
+    """How fast the root link may be asked to move; lengths of vectors in the world.
+
+    Attributes:
+        speed: [m/s].
+        acceleration: [m/s^2].
+        jerk: [m/s^3].
+        turn_rate: Of the heading, and of the tilt, [rad/s].
+        turn_acceleration: Likewise, [rad/s^2].
+    """
+
+    speed: float = 4.0
+    acceleration: float = 60.0
+    jerk: float = 3000.0
+    turn_rate: float = 6.0
+    turn_acceleration: float = 60.0
+
+
+@dataclass(frozen=True)
 class Robot:
     """A robot that human motion can be retargeted to: its kinematics and its profile.
 
@@ -93,6 +114,8 @@ class Robot:
         upper: Position limits with the margin taken off, shape (J,), [rad].
         velocity_limits: Largest commanded speeds, shape (J,), [rad/s].
         acceleration_limits: Largest commanded accelerations, shape (J,), [rad/s^2].
+        jerk_limits: Largest commanded jerks, shape (J,), [rad/s^3].
+        root_limits: How fast the root link may be asked to move.
     """
 
     name: str
@@ -108,6 +131,8 @@ class Robot:
     upper: FloatArray
     velocity_limits: FloatArray
     acceleration_limits: FloatArray
+    jerk_limits: FloatArray
+    root_limits: RootLimits
 
     @property
     def joint_names(self) -> tuple[str, ...]:
@@ -227,6 +252,13 @@ def _robot(reader: _Reader, model: RobotModel, description: str) -> Robot:
         acceleration[model.joint_index(name)] = _Reader(limits.content["accelerations"], limits.place).number(name)
     if (acceleration <= 0).any():
         raise RobotError(f"{limits.place}: accelerations must be positive.")
+    jerk = acceleration / _ACCELERATION_RISE
+    if "jerk" in limits.content:
+        jerk = np.full(model.joint_count, limits.number("jerk"))
+    for name in limits.content.get("jerks", {}):
+        jerk[model.joint_index(name)] = _Reader(limits.content["jerks"], limits.place).number(name)
+    if (jerk <= 0).any():
+        raise RobotError(f"{limits.place}: jerks must be positive.")
     return Robot(
         name=reader.take("name", str),
         model=model,
@@ -241,7 +273,19 @@ def _robot(reader: _Reader, model: RobotModel, description: str) -> Robot:
         upper=_frozen(upper),
         velocity_limits=_frozen(model.velocity_limits * velocity_scale),
         acceleration_limits=_frozen(acceleration),
+        jerk_limits=_frozen(jerk),
+        root_limits=_root_limits(_Reader(limits.content.get("root", {}), f"{limits.place}: root")),
     )
+
+
+def _root_limits(reader: _Reader) -> RootLimits:
+    numbers = {field.name: reader.number(field.name, field.default) for field in fields(RootLimits)}
+    for name in reader.content:
+        if name not in numbers:
+            raise RobotError(f"{reader.place}: {name!r} is unknown. Known: {', '.join(numbers)}.")
+    if min(numbers.values()) <= 0:
+        raise RobotError(f"{reader.place}: limits must be positive.")
+    return RootLimits(**numbers)
 
 
 def _orientation(part: _Reader, model: RobotModel) -> OrientationRule:

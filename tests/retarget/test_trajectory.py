@@ -254,7 +254,7 @@ def test_speed_scales_the_velocity_limits_and_may_change_on_the_way(g1: Robot) -
     assert (np.abs(np.diff(late[10:], axis=0)) * RATE <= g1.velocity_limits * (0.1 + ROUNDING)).all()
 
 
-@pytest.mark.parametrize("keywords", [{"frame_rate": 0}, {"speed": 0}, {"speed": 1.5}, {"blend_s": -1}], ids=str)
+@pytest.mark.parametrize("keywords", [{"frame_rate": 0}, {"speed": -0.1}, {"speed": 1.5}, {"blend_s": -1}], ids=str)
 def test_parameters_outside_their_range_are_refused(g1: Robot, keywords: dict[str, float]) -> None:
     with pytest.raises(ParameterError, match=next(iter(keywords))):
         TrajectoryShaper(g1, **keywords)
