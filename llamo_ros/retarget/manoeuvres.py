@@ -27,11 +27,22 @@ class Brakes:
 
     Args:
         durations: Frames until rest, each at least 1, ascending.
-        smoothness: Shapes of each.
+        smoothness: Shapes of each, from an even acceleration to little jerk.
+        earliness: Further shapes: how much more acceleration counts in later frames than in early ones.
     """
 
-    def __init__(self, durations: Sequence[int], smoothness: Sequence[float] = _SMOOTHNESS) -> None:
-        shapes = [_shape(frames, 2, smooth) for frames in durations for smooth in smoothness[: max(1, frames - 1)]]
+    def __init__(
+        self,
+        durations: Sequence[int],
+        smoothness: Sequence[float] = _SMOOTHNESS,
+        earliness: Sequence[float] = (0.0,),
+    ) -> None:
+        shapes = [
+            _shape(frames, 2, smooth, early)
+            for frames in durations
+            for early in earliness
+            for smooth in smoothness[: max(1, frames - 1)]
+        ]
         self._peaks = _Peaks(shapes)
         self._paths = [np.cumsum(shape[0], axis=0)[:-1] for shape in shapes]  # the last row repeats the one before
         self._path_rows = np.concatenate(self._paths)
@@ -133,13 +144,14 @@ def durations(longest: int) -> tuple[int, ...]:
     return tuple(chosen)
 
 
-def _shape(frames: int, history: int, smooth: float) -> list[FloatArray]:
+def _shape(frames: int, history: int, smooth: float, early: float = 0.0) -> list[FloatArray]:
     """A sequence that is zero from frame ``frames`` on, of little acceleration and jerk, and its differences.
 
     Args:
         frames: Frames until zero, at least 1.
         history: How many differences of the sequence are given at its start, the value itself being the first.
         smooth: Weight of the highest difference against the one before, in squared frames.
+        early: Power of time with which the difference before the highest counts more.
 
     Returns:
         Sequence and differences up to order ``history``, each (frames + history - 1, history), to be multiplied by what
@@ -154,6 +166,7 @@ def _shape(frames: int, history: int, smooth: float) -> list[FloatArray]:
     for _ in range(history):
         differences.append(np.diff(differences[-1], axis=0))
     differences = [rows[history - order :] for order, rows in enumerate(differences)]
-    cost = np.concatenate([differences[-2], np.sqrt(smooth) * frames * differences[-1]])
+    later = ((1 + np.arange(len(differences[-1]))) / frames)[:, None] ** early
+    cost = np.concatenate([later * differences[-2], np.sqrt(smooth) * frames * differences[-1]])
     solution = -np.linalg.lstsq(cost[:, :free], cost[:, free:], rcond=None)[0] if free else np.zeros((0, history))
     return [rows @ np.concatenate([solution, np.eye(history)]) for rows in differences]

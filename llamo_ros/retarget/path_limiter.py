@@ -35,6 +35,7 @@ FloatArray = NDArray[np.float64]
 _APPROACH = 0.7
 _ROUNDING = 1e-9  # of a limit; what a reference may exceed it by and still count as inside
 _USUAL_BRAKE = 8  # frames; the way to rest that is tried first
+_HARD, _EARLY = (0.0, 0.01, 0.1, 1000.0), (1.0, 3.0)  # smoothness and earliness of brakes where there is little room
 _LONGEST = 400  # frames; of a manoeuvre
 
 
@@ -94,7 +95,8 @@ class PathLimiter:
         # Frames that a smooth brake takes from full velocity at full acceleration, and a margin.
         needed = 1.3 * np.maximum(1.5 * v / a, np.sqrt(6.0 * v / j)).max() + 2.0 * (a / j).max() + 3.0
         self._durations = durations(int(min(max(needed, 24.0), _LONGEST)))
-        self._usual, self._brakes, self._catches = _catalogues(self._durations)
+        self._all_brakes, self._catches = _catalogues(self._durations)
+        self._brakes = self._all_brakes[1:]
         self._history: FloatArray | None = None  # the last three positions, (3, N)
         self._way = np.zeros((1, len(lower)))  # to rest, from the frame after the last, (M, N)
         self._is_shortest = True  # whether that way is the shortest there is, or what is left of one
@@ -104,6 +106,11 @@ class PathLimiter:
     def has_started(self) -> bool:
         """Whether there is a position to go on from."""
         return self._history is not None
+
+    @property
+    def position(self) -> FloatArray:
+        """The last position, shape (N,)."""
+        return self._history[-1]
 
     def start(self, position: FloatArray) -> None:
         """Begin at rest at a position (N,)."""
@@ -146,7 +153,8 @@ class PathLimiter:
         inside = ~is_behind
         for differences, limit in zip((v[2:], a[1:], j), limits * (1 + _ROUNDING), strict=True):
             inside &= (size(differences, self._width) <= limit).all(axis=0)
-        way, can_brake = self._brake(path[-1], np.stack([v[-1], a[-1]]), limits)
+        state = np.stack([v[-1], a[-1]])
+        way, can_brake = _way(self._all_brakes, path[-1], state, limits, self._lower, self._upper, self._width)
         slow = ~(inside & can_brake)
         if slow.any():
             columns = np.repeat(slow, self._width)
@@ -186,7 +194,7 @@ class PathLimiter:
             return history[-1:].copy()
         limits = self._scaled_limits()
         limits[0] = np.maximum(limits[0], size(v[1], self._width))
-        way, can_brake = self._shortest(history[-1], state, limits)
+        way, can_brake = _way(self._brakes, history[-1], state, limits, self._lower, self._upper, self._width)
         if known is not None and not can_brake.all():
             kept, length = np.repeat(~can_brake, self._width), max(len(way), len(known))
             way = filled(way, length).copy()
@@ -204,38 +212,6 @@ class PathLimiter:
         if self._target is None:
             return np.ones(self._limits.shape[1], dtype=bool)
         return size(self._history[-1] - self._target, self._width) > 1e-12
-
-    def _brake(
-        self, position: FloatArray, state: FloatArray, limits: FloatArray
-    ) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """A way to rest from a position (N,) with velocity and acceleration (2, N), and for which groups there is one.
-
-        The usual brake is tried first, since there is nearly always room for it.
-        """
-        chosen, can_brake = _choose(self._usual, position, state, limits, self._lower, self._upper, self._width)
-        way = position + self._usual.paths(chosen, state)
-        if not can_brake.all():
-            hard = np.flatnonzero(~can_brake)
-            columns = np.repeat(~can_brake, self._width)
-            other, can_brake[hard] = self._shortest(position, state, limits, columns, hard)
-            length = max(len(way), len(other))
-            way = filled(way, length).copy()
-            way[:, columns] = filled(other, length)
-        return way, can_brake
-
-    def _shortest(
-        self,
-        position: FloatArray,
-        state: FloatArray,
-        limits: FloatArray,
-        columns: NDArray | slice = slice(None),
-        groups: NDArray | slice = slice(None),
-    ) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """The shortest way to rest of some groups; where none is inside the limits, the one that exceeds them least."""
-        position, state = position[columns], state[:, columns]
-        lower, upper = self._lower[columns], self._upper[columns]
-        chosen, can_brake = _choose(self._brakes, position, state, limits[:, groups], lower, upper, self._width)
-        return position + self._brakes.paths(chosen, state), can_brake
 
     def _follow_slowly(
         self, targets: FloatArray, groups: NDArray[np.int64], columns: NDArray[np.bool_]
@@ -274,8 +250,8 @@ class PathLimiter:
                 is_inside |= follows
             inside = follows if follows.all() else is_inside
             state = np.stack([following - q, following - q - v])
-            chosen, can_brake = _choose(self._brakes, following, state, limits, lower, upper, width)
-            wish = np.concatenate([following[None], following + self._brakes.paths(chosen, state)])
+            rest, can_brake = _way(self._brakes, following, state, limits, lower, upper, width)
+            wish = np.concatenate([following[None], rest])
             if self._is_bounded:
                 self.counts.position += int((inside & ~can_brake).sum())
             inside = inside & can_brake
@@ -325,8 +301,44 @@ class PathLimiter:
 
 
 @lru_cache(maxsize=8)
-def _catalogues(frames: tuple[int, ...]) -> tuple[Brakes, Brakes, Catches]:
-    return Brakes([_USUAL_BRAKE], [1000.0]), Brakes(frames), Catches(frames)
+def _catalogues(frames: tuple[int, ...]) -> tuple[tuple[Brakes, ...], Catches]:
+    """Brakes in the order in which they are tried, and ways to catch up.
+
+    First the usual brake, for which there is nearly always room, then all from short to long, then those that brake
+    early, which are needed next to a position limit.
+    """
+    return (Brakes([_USUAL_BRAKE], [1000.0]), Brakes(frames), Brakes(frames, _HARD, _EARLY)), Catches(frames)
+
+
+def _way(
+    catalogues: tuple[Brakes, ...],
+    position: FloatArray,
+    state: FloatArray,
+    limits: FloatArray,
+    lower: FloatArray,
+    upper: FloatArray,
+    width: int,
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """The first way to rest inside all limits that catalogues have, (M, N), and for which groups (G,) there is one.
+
+    Where there is none, the way of the last catalogue that exceeds limits least.
+    """
+    way, can_brake = position[None], np.zeros(limits.shape[1], dtype=bool)
+    for brakes in catalogues:
+        groups = np.flatnonzero(~can_brake)
+        columns = np.repeat(~can_brake, width)
+        start, moving = position[columns], state[:, columns]
+        chosen, found = _choose(brakes, start, moving, limits[:, groups], lower[columns], upper[columns], width)
+        part = start + brakes.paths(chosen, moving)
+        if len(groups) == len(can_brake):
+            way, can_brake = part, found
+        else:
+            way = filled(way, max(len(way), len(part))).copy()
+            way[:, columns] = filled(part, len(way))
+            can_brake[groups] = found
+        if can_brake.all():
+            break
+    return way, can_brake
 
 
 def _choose(

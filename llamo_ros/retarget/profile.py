@@ -89,11 +89,11 @@ class RootLimits:
         turn_acceleration: Likewise, [rad/s^2].
     """
 
-    speed: float = 4.0
-    acceleration: float = 60.0
-    jerk: float = 3000.0
-    turn_rate: float = 6.0
-    turn_acceleration: float = 60.0
+    speed: float = 5.0
+    acceleration: float = 100.0
+    jerk: float = 6000.0
+    turn_rate: float = 8.0
+    turn_acceleration: float = 120.0
 
 
 @dataclass(frozen=True)

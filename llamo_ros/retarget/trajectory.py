@@ -149,6 +149,11 @@ class TrajectoryShaper:
         """Whether an emergency stop is in force."""
         return self._stopped
 
+    @property
+    def last_positions(self) -> FloatArray:
+        """The configuration that is planned last, shape (J,), [rad]; frames must be planned."""
+        return self._plan[-1].copy()
+
     def start_from(self, positions: FloatArray) -> None:
         """Begin a new plan at a measured configuration, at rest; it becomes frame 0, and chunks blend in from there.
 
@@ -260,6 +265,15 @@ class TrajectoryShaper:
         self._stopped = False
         self._begin_blend(self._blend_frames)
 
+    def blend_in(self) -> None:
+        """Blend the next chunks in from where the joints brake to, because they do not continue the last ones."""
+        self._begin_blend(self._blend_frames)
+
+    def way_to_rest(self) -> FloatArray:
+        """Positions behind the last planned frame with which a window ends, shape (N, J), [rad]; N >= 2, at rest."""
+        way = self._limiter.way_to_rest()
+        return np.concatenate([way, way[-1:]])
+
     def braking_tail(self, positions: FloatArray, velocities: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Bring every joint to rest as fast as its limits allow, without passing its position limits.
 
@@ -286,9 +300,9 @@ class TrajectoryShaper:
                 f"frame {start_index} is not in the plan, which holds frames {self._executed} to {self.end_index - 1}."
             )
         self._executed, first = start_index, start_index - self._plan_start
-        tail = self._limiter.way_to_rest()
+        tail = self.way_to_rest()
         before = self._plan[max(first - 1, 0)]
-        path = np.concatenate([[before], self._plan[first:], tail, tail[-1:], tail[-1:]])
+        path = np.concatenate([[before], self._plan[first:], tail, tail[-1:]])
         committed = len(self._plan) - first - 1
         if first > _HISTORY:  # enough for a stop there
             self._plan, self._plan_start = self._plan[first - _HISTORY :], start_index - _HISTORY
