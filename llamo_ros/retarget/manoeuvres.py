@@ -70,9 +70,10 @@ class Brakes:
             chosen: Manoeuvre of each coordinate, shape (N,).
             state: As above.
         """
-        frames = max((len(self._paths[k]) for k in np.unique(chosen)), default=1)
+        used = set(chosen.tolist())
+        frames = max((len(self._paths[k]) for k in used), default=1)
         path = np.empty((frames, len(chosen)))
-        for k in np.unique(chosen):
+        for k in used:
             rows, columns = self._paths[k], chosen == k
             path[: len(rows), columns] = rows @ state[:, columns]
             path[len(rows) :, columns] = path[len(rows) - 1, columns]

@@ -36,6 +36,7 @@ _APPROACH = 0.7
 _ROUNDING = 1e-9  # of a limit; what a reference may exceed it by and still count as inside
 _USUAL_BRAKE = 8  # frames; the way to rest that is tried first
 _HARD, _EARLY = (0.0, 0.01, 0.1, 1000.0), (1.0, 3.0)  # smoothness and earliness of brakes where there is little room
+_SHORT = 8  # frames; longer manoeuvres are only tried where no short one is inside the limits
 _LONGEST = 400  # frames; of a manoeuvre
 
 
@@ -285,29 +286,35 @@ class PathLimiter:
         gap *= np.repeat(np.minimum(1.0, far / np.maximum(size(gap, width), 1e-300)), width)
         state = np.stack([-gap, v - speed, a, speed])
         share = np.array([[1.0], [_APPROACH], [_APPROACH]])
-        excess = self._catches.excess(state, limits * share, width)
-        is_inside = excess <= 1 + _ROUNDING
-        if not is_inside.any(axis=0).all():
-            full = self._catches.excess(state, limits, width)
-            none = ~is_inside.any(axis=0)
-            excess[:, none] = full[:, none]
-            is_inside[:, none] = full[:, none] <= 1 + _ROUNDING
-        found = is_inside.any(axis=0)
-        chosen = np.where(found, is_inside.argmax(axis=0), excess.argmin(axis=0))
-        distance = self._catches.first(np.repeat(chosen, width), state)
+        distance, first = np.empty_like(q), np.zeros(limits.shape[1], dtype=bool)
+        found = np.zeros_like(first)
+        short, long = self._catches
+        reserved = limits * share
+        for catches, allowed in ((short, reserved), (long, reserved), (short, limits), (long, limits)):
+            groups, columns = np.flatnonzero(~found), np.repeat(~found, width)
+            excess = catches.excess(state[:, columns], allowed[:, groups], width)
+            is_inside = excess <= 1 + _ROUNDING
+            found[groups] = is_inside.any(axis=0)
+            chosen = np.where(found[groups], is_inside.argmax(axis=0), excess.argmin(axis=0))
+            distance[columns] = catches.first(np.repeat(chosen, width), state[:, columns])
+            first[groups] = (chosen == 0) & (catches is short)
+            if found.all():
+                break
         # exactly onto the target where the first manoeuvre, which takes one frame, is chosen
-        lands = np.repeat(found & (chosen == 0) & (size(target - speed - q - gap, width) == 0), width)
+        lands = np.repeat(found & first & (size(target - speed - q - gap, width) == 0), width)
         return np.where(lands, target, q + gap + speed + distance), found
 
 
 @lru_cache(maxsize=8)
-def _catalogues(frames: tuple[int, ...]) -> tuple[tuple[Brakes, ...], Catches]:
+def _catalogues(frames: tuple[int, ...]) -> tuple[tuple[Brakes, ...], tuple[Catches, ...]]:
     """Brakes in the order in which they are tried, and ways to catch up.
 
     First the usual brake, for which there is nearly always room, then all from short to long, then those that brake
     early, which are needed next to a position limit.
     """
-    return (Brakes([_USUAL_BRAKE], [1000.0]), Brakes(frames), Brakes(frames, _HARD, _EARLY)), Catches(frames)
+    parts = [k for k in frames if k <= _SHORT], [k for k in frames if k > _SHORT]
+    usual, hard = Brakes([_USUAL_BRAKE], [1000.0]), Brakes(frames, _HARD, _EARLY)
+    return (usual, *map(Brakes, parts), hard), tuple(map(Catches, parts))
 
 
 def _way(
