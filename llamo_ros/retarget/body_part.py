@@ -8,6 +8,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from llamo_ros.core.errors import ParameterError
 from llamo_ros.retarget.profile import Robot
 from llamo_ros.retarget.retargeter import RobotMotion
 
@@ -20,6 +21,18 @@ class BodyPart(StrEnum):
     WHOLE = "whole"
     UPPER = "upper"  # all that does not move a foot; the robot stands on both feet
     LEGS = "legs"  # all that moves a foot
+
+
+def body_part(name: str) -> BodyPart:
+    """The part of that name.
+
+    Raises:
+        ParameterError: there is none; the message lists those there are.
+    """
+    try:
+        return BodyPart(name)
+    except ValueError as error:
+        raise ParameterError(f"body part {name!r} is unknown. Known: {', '.join(BodyPart)}.") from error
 
 
 def joints_of(robot: Robot, part: BodyPart) -> NDArray[np.bool_]:
