@@ -203,6 +203,7 @@ def to_reference(
     mode: int,
     text: str,
     is_final: bool,
+    has_fixed_base: bool = False,
 ) -> MotionReference:
     """Reference for a whole-body tracker.
 
@@ -216,7 +217,10 @@ def to_reference(
         mode: A constant of ``MotionReference``.
         text: Prompt in the first frame, or empty.
         is_final: Whether the window ends at rest and nothing follows.
+        has_fixed_base: Whether the root is bolted down, so that its pose says nothing.
     """
+    poses = zip(window.root_positions, window.root_quaternions, strict=True)
+    twists = zip(window.linear_velocities, window.angular_velocities, strict=True)
     has_two_feet = window.contacts.shape[1] == MotionReference.CONTACT_COUNT
     return MotionReference(
         header=Header(stamp=to_time(stamp_ns), frame_id=frame_id),
@@ -226,8 +230,9 @@ def to_reference(
         joint_names=list(joint_names),
         positions=window.positions.astype(np.float32).ravel(),
         velocities=window.velocities.astype(np.float32).ravel(),
-        root_poses=[_pose(p, q) for p, q in zip(window.root_positions, window.root_quaternions, strict=True)],
-        root_twists=[_twist(v, w) for v, w in zip(window.linear_velocities, window.angular_velocities, strict=True)],
+        accelerations=window.accelerations.astype(np.float32).ravel(),
+        root_poses=[] if has_fixed_base else [_pose(p, q) for p, q in poses],
+        root_twists=[] if has_fixed_base else [_twist(v, w) for v, w in twists],
         contacts=window.contacts.ravel() if has_two_feet else [],
         mode=mode,
         text=text,

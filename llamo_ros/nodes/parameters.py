@@ -156,9 +156,16 @@ PUBLISHER = (
     Parameter(
         "speed",
         1.0,
-        "Share of the robot profile's velocity limits that may be used.",
-        bounds=(0.05, 1.0),
+        "Share of the robot profile's velocity limits that may be used, at any time; 0 brakes and holds.",
+        bounds=(0.0, 1.0),
+        read_only=False,
     ),
+    Parameter(
+        "body_part",
+        "whole",
+        "What follows the human: whole, upper (stands on both feet) or legs. Other joints hold the standing posture.",
+    ),
+    Parameter("fixed_base", False, "The robot's root link is bolted down: it does not move, and has no pose."),
     Parameter(
         "use_measured_state",
         False,

@@ -29,7 +29,7 @@ from llamo_ros.nodes.conversions import (
     to_reference,
     to_root_pose,
 )
-from llamo_ros.nodes.parameters import PUBLISHER, declare
+from llamo_ros.nodes.parameters import PUBLISHER, current, declare
 from llamo_ros.nodes.realtime import PunctualPublisher
 from llamo_ros.nodes.runtime import (
     LATCHED_QOS,
@@ -48,8 +48,10 @@ from llamo_ros.pipelines.player import LONGEST_DELAY, Player, PlayerFrame, frame
 from llamo_ros.pipelines.reference_window import ReferenceWindow, agree, reference_window
 from llamo_ros.pipelines.stream import StreamChunk
 from llamo_ros.pipelines.time_line import PlayMode
+from llamo_ros.retarget.body_part import body_part
 from llamo_ros.retarget.profile import load_robot
 
+_SPEED = tuple(parameter for parameter in PUBLISHER if parameter.name == "speed")
 _MODES = {
     PlayMode.RUN: MotionReference.RUN,
     PlayMode.BLEND: MotionReference.BLEND,
@@ -78,10 +80,17 @@ class PosePublisherNode(Closable):
         self._robot = load_robot(values["robot"])
         self._player = Player(
             PlaybackBuffer(values["target_depth"], values["blend_speed"]),
-            MotionToRobot(self._robot, values["start_blend"], values["speed"]),
+            MotionToRobot(
+                self._robot,
+                values["start_blend"],
+                values["speed"],
+                body_part(values["body_part"]),
+                values["fixed_base"],
+            ),
             waits_for_posture=values["use_measured_state"],
         )
         self._player.robot.warm_up()
+        self._has_fixed_base = values["fixed_base"]
         self._stream_id = uuid.uuid4().hex
         self._published = self._reference_count = 0
         self._last_reference: ReferenceWindow | None = None
@@ -205,6 +214,7 @@ class PosePublisherNode(Closable):
         while self._is_due.wait() and not self._is_closing.is_set():
             self._is_due.clear()
             try:
+                self._player.set_speed(current(self, _SPEED)["speed"])
                 self._player.plan_ahead()
             except LlamoError as error:
                 self._playback_log(self.get_logger().error, f"holding: {error}")
@@ -297,10 +307,12 @@ class PosePublisherNode(Closable):
             mode=mode,
             text=frame.human.text,
             is_final=is_holding,
+            has_fixed_base=self._has_fixed_base,
         )
 
     def _status(self) -> tuple[bytes, str, dict[str, object]]:
         counters, counts = self._player.buffer.counters, self._player.robot.shaper.counts
+        root = self._player.robot.root_counts
         values = {
             "buffer depth [frames]": self._player.depth,
             "frames waiting": self._player.buffer.waiting,
@@ -313,6 +325,12 @@ class PosePublisherNode(Closable):
             "position clamps": counts.position_clamps,
             "velocity clamps": counts.velocity_clamps,
             "acceleration clamps": counts.acceleration_clamps,
+            "jerk clamps": counts.jerk_clamps,
+            "root speed clamps": root.speed_clamps,
+            "root acceleration clamps": root.acceleration_clamps,
+            "root jerk clamps": root.jerk_clamps,
+            "root turn clamps": root.turn_clamps,
+            "slides of standing feet": root.slides,
             "emergency stops": counts.stops,
             "frames without a plan": self._player.late_frames,
             "recalls": self._player.recalls,

@@ -13,8 +13,10 @@ from llamo_ros.motion.clip import MotionClip
 from llamo_ros.motion.skeleton import FRAME_RATE, JOINT_COUNT
 from llamo_ros.pipelines.splicing import BRAKE_FRAMES
 from llamo_ros.pipelines.time_line import PlayedFrame, PlayMode
+from llamo_ros.retarget.body_part import BodyPart, restricted, standing_place
 from llamo_ros.retarget.profile import Robot
 from llamo_ros.retarget.retargeter import Retargeter, RobotMotion
+from llamo_ros.retarget.root_path import RootCounts, RootPath
 from llamo_ros.retarget.trajectory import TrajectoryShaper, TrajectoryWindow
 
 FloatArray = NDArray[np.float64]
@@ -68,24 +70,37 @@ class PreparedFrames:
 
 
 class MotionToRobot:
-    """Retargets the frames of a time line to a robot and keeps the joints within its limits.
+    """Retargets the frames of a time line to a robot and keeps its joints and its root within limits.
 
     Frames come in order; what was planned is never changed, except by :meth:`stop` and :meth:`follow`. Joints brake by
-    themselves where motion runs out; the root follows the human's braking.
+    themselves where motion runs out; the root follows from the standing feet and the joints that were planned.
 
     Args:
         robot: The robot.
         blend_s: How long motion is blended in from the start posture and after a hold, [s].
-        speed: Share of the robot's velocity limits that may be used, in (0, 1].
+        speed: Share of the robot's velocity limits that may be used, in [0, 1].
+        part: What follows the human; see :attr:`part`.
+        has_fixed_base: Whether the root is bolted down; it stays where the motion begins.
 
     Raises:
         ParameterError: a number is out of its range.
     """
 
-    def __init__(self, robot: Robot, blend_s: float = 1.0, speed: float = 1.0) -> None:
+    def __init__(
+        self,
+        robot: Robot,
+        blend_s: float = 1.0,
+        speed: float = 1.0,
+        part: BodyPart = BodyPart.WHOLE,
+        has_fixed_base: bool = False,
+    ) -> None:
         self.robot = robot
         self._retargeter = Retargeter(robot)
         self._shaper = TrajectoryShaper(robot, FRAME_RATE, speed, blend_s)
+        self._root = RootPath(robot, FRAME_RATE, has_fixed_base)
+        self._part, self._place = BodyPart(part), None
+        self._has_gap = False  # whether frames of the human were left out since the last one that was followed
+        self._tail: tuple[FloatArray, FloatArray] | None = None  # of the root, behind what is planned
         self._first: int | None = None  # index on the time line of the shaper's frame 0, the start posture
         self._start = robot.standing
         self._roots: list[tuple[FloatArray, FloatArray, FloatArray, PlayMode, str]] = []
@@ -96,6 +111,22 @@ class MotionToRobot:
     def shaper(self) -> TrajectoryShaper:
         """The shaper: its counts, its speed, whether it is stopped."""
         return self._shaper
+
+    @property
+    def root_counts(self) -> RootCounts:
+        """What was changed about the root's path since the start."""
+        return self._root.counts
+
+    @property
+    def part(self) -> BodyPart:
+        """What follows the human; may change at any time, blended. The other joints hold the standing posture."""
+        return self._part
+
+    @part.setter
+    def part(self, value: BodyPart) -> None:
+        if BodyPart(value) is not self._part:
+            self._part, self._place, self._has_gap = BodyPart(value), None, True
+            self._shaper.blend_in()
 
     @property
     def has_started(self) -> bool:
@@ -127,6 +158,8 @@ class MotionToRobot:
         self._start = np.array(posture, dtype=np.float64)
         self._retargeter.reset()
         self._first, self._roots, self._held = index - 1, [], 0
+        self._root.start()
+        self._place, self._has_gap, self._tail = None, False, None
 
     def cancel_start(self) -> None:
         """As if :meth:`start` had not been called; for as long as nothing has been planned."""
@@ -170,30 +203,42 @@ class MotionToRobot:
             late = self.end_index - first.index
             if late >= len(part.frames):
                 continue
+            self._has_gap = self._has_gap or late > 0
+            motion = None if part.motion is None else self._restricted(part.motion.sliced(late))
+            planned = []
             try:
                 if part.error is not None:
                     raise part.error
-                if first.mode is not PlayMode.HOLD and part.motion is not None:
-                    self._shaper.push(part.motion.joint_positions[late:])
+                if motion is not None:
+                    self._root.check(motion)
+                if first.mode is not PlayMode.HOLD and motion is not None:
+                    planned.append(self._shaper.push(motion.joint_positions))
             except MotionDataError as error:
                 errors.append(error)
+                motion, self._has_gap = None, True
             missing = part.frames[-1].index + 1 - self.end_index
             if missing:  # the time line goes on: what cannot be followed is held
-                self._shaper.hold(missing)
-            self._add_roots(part, late)
+                planned.append(self._shaper.hold(missing))
+            self._add_roots(part.frames[late:], motion, np.concatenate(planned))
         if errors:
             raise errors[0]
 
     def hold(self, frame: PlayedFrame) -> None:
         """Brake and hold in the next frame, because it is due and its plan is not ready."""
         self.accept([PreparedFrames([replace(frame, mode=PlayMode.HOLD)])])
+        self._has_gap = True
 
     def stop(self, index: int) -> None:
         """Emergency stop: brake behind frame ``index``, the last one to be kept, and hold until :meth:`reset`."""
         if self._first is None:
             return
+        tail = self._root_tail() if self._roots else None
         self._shaper.stop(index - self._first)
-        self._roots = self._roots[: max(self.end_index - self._roots_first, 1)]
+        keep = max(self.end_index - self._roots_first, 1)
+        if tail is not None and keep < len(self._roots):
+            later = [np.concatenate(row[:2]) for row in self._roots[keep:]]
+            self._roots = self._roots[:keep]
+            self._resume_root(np.array(later + [np.concatenate(pose) for pose in zip(*tail, strict=True)]))
 
     def follow(self, window: RobotWindow, index: int) -> None:
         """Plan what a robot does up to frame ``index`` that has got nothing since an earlier window."""
@@ -206,6 +251,9 @@ class MotionToRobot:
             mode, text = planned[k][3:] if k < len(planned) else (PlayMode.HOLD, "")
             place = window.root_positions[row], window.root_quaternions[row], window.contacts[row]
             self._roots.append((*place, mode, text))
+        rest = np.arange(max(first, index + 1) - window.index, len(window)) if len(window) else np.arange(0)
+        rest = rest if len(rest) else np.array([len(window) - 1])
+        self._resume_root(np.concatenate([window.root_positions[rest], window.root_quaternions[rest]], axis=1))
 
     def reset(self) -> None:
         """Release an emergency stop; the next motion is blended in."""
@@ -223,11 +271,14 @@ class MotionToRobot:
             self._roots, self._roots_first = self._roots[old:], self._roots_first + old
         last = len(self._roots) - 1
         rows = [self._roots[min(index + k - self._roots_first, last)] for k in range(len(trajectory))]
+        positions, quaternions = self._root_tail()
+        begin = min(max(last + 1 + self._roots_first - index, 0), len(rows))
+        missing = len(rows) - begin
         return RobotWindow(
             index,
             trajectory,
-            np.array([row[0] for row in rows]),
-            np.array([row[1] for row in rows]),
+            np.array([row[0] for row in rows[:begin]] + list(positions[:missing])),
+            np.array([row[1] for row in rows[:begin]] + list(quaternions[:missing])),
             np.array([row[2] for row in rows]),
             rows[0][3],
             rows[0][4],
@@ -236,8 +287,9 @@ class MotionToRobot:
     def resting(self) -> RobotWindow:
         """What a robot does that has not got any window: it rests where it was at the start. Frames must be planned."""
         positions = np.tile(self._start, (2, 1))
+        still = np.zeros_like(positions)
         trajectory = TrajectoryWindow(
-            self.robot.joint_names, 0, np.arange(2) / FRAME_RATE, positions, np.zeros_like(positions), committed=2
+            self.robot.joint_names, 0, np.arange(2) / FRAME_RATE, positions, still, still.copy(), committed=2
         )
         root, quaternion, contacts, mode, text = self._roots[0]
         twice = [np.tile(row, (2, 1)) for row in (root, quaternion, contacts)]
@@ -256,15 +308,45 @@ class MotionToRobot:
         except MotionDataError as error:
             return PreparedFrames(frames, error=error)
 
-    def _add_roots(self, part: PreparedFrames, late: int) -> None:
-        places: list[tuple[FloatArray, FloatArray, FloatArray]] = []
-        if part.motion is not None:
-            motion = part.motion
-            places = list(zip(motion.root_positions, motion.root_quaternions, motion.contacts, strict=True))
+    def _restricted(self, motion: RobotMotion) -> RobotMotion:
+        if self._part is BodyPart.UPPER and self._place is None and len(motion):
+            self._place = standing_place(self.robot, motion.root_positions[0], motion.root_quaternions[0])
+        return restricted(self.robot, motion, self._part, self._place)
+
+    def _add_roots(self, frames: Sequence[PlayedFrame], motion: RobotMotion | None, planned: FloatArray) -> None:
+        """Plan the root for frames whose joints (T, J) are planned; ``motion`` is what they followed, if anything."""
         if not self._roots:
-            self._roots_first = part.frames[0].index
-        origin = np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]), np.zeros(len(self.robot.feet))
-        last = places[-1] if places else self._roots[-1][:3] if self._roots else origin
-        places += [last] * (len(part.frames) - len(places))
-        rows = [(*place, frame.mode, frame.text) for place, frame in zip(places, part.frames, strict=True)]
-        self._roots += rows[late:]
+            self._roots_first = frames[0].index
+        if self._shaper.speed == 0.0 and motion is not None:  # joints hold whatever the human does
+            motion, self._has_gap = None, True
+        moving = 0 if motion is None else len(motion)
+        poses, contacts = [], self._roots[-1][2] if self._roots else np.zeros(len(self.robot.feet))
+        if moving:
+            poses.append(self._root.follow(motion, planned[:moving], continues=not self._has_gap))
+            self._has_gap = False
+        if moving < len(frames):
+            poses.append(self._root.hold(planned[moving:]))
+        rows = [] if motion is None else list(motion.contacts)
+        rows += [rows[-1] if rows else contacts] * (len(frames) - moving)
+        positions, quaternions = (np.concatenate(parts) for parts in zip(*poses, strict=True))
+        for row in zip(positions, quaternions, rows, frames, strict=True):
+            self._roots.append((*row[:3], row[3].mode, row[3].text))
+        self._tail = None
+
+    def _root_tail(self) -> tuple[FloatArray, FloatArray]:
+        """Root poses on the joints' way to rest behind what is planned."""
+        if self._tail is None:
+            self._tail = self._root.tail(self._shaper.way_to_rest())
+        return self._tail
+
+    def _resume_root(self, way: FloatArray) -> None:
+        """Go on with the root from the last planned frame; what was planned behind it, to rest, is ``way`` (M, 7)."""
+        last = self._roots[-3:]
+        self._root.resume(
+            np.array([row[0] for row in last]),
+            np.array([row[1] for row in last]),
+            way,
+            self._shaper.last_positions,
+            last[-1][2],
+        )
+        self._has_gap, self._tail = True, None

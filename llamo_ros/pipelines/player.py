@@ -216,6 +216,15 @@ class Player:
                 self.buffer.resume()
             self._is_new = True
 
+    def set_speed(self, speed: float) -> None:
+        """Use this share of the robot's velocity limits from the next planned frame on; 0 brakes and holds.
+
+        Raises:
+            ParameterError: the share is not from 0 to 1.
+        """
+        with self._lock:
+            self.robot.shaper.speed = speed
+
     def repeat_window(self) -> None:
         """The next frame says its window anew: the last one did not get through."""
         with self._lock:

@@ -27,6 +27,8 @@ class ReferenceWindow:
         start_index: Index of the first frame, in frames of ``dt``.
         positions: Joint positions, shape (T, J), [rad].
         velocities: Joint velocities, shape (T, J), [rad/s].
+        accelerations: Joint accelerations, shape (T, J), [rad/s^2]: second differences of the plan, linear between its
+            frames. Those of the cubics jump at each frame and are larger than the limits.
         root_positions: Root link in the world, shape (T, 3), [m].
         root_quaternions: Its orientation, shape (T, 4), xyzw.
         linear_velocities: Velocity of the root link in the world, shape (T, 3), [m/s].
@@ -37,6 +39,7 @@ class ReferenceWindow:
     start_index: int
     positions: FloatArray
     velocities: FloatArray
+    accelerations: FloatArray
     root_positions: FloatArray
     root_quaternions: FloatArray
     linear_velocities: FloatArray
@@ -77,6 +80,7 @@ def reference_window(window: RobotWindow, dt: float, look_ahead: float) -> Refer
         + (3 * s**2 - 2 * s) * v[right]
     )
     velocities[times * FRAME_RATE >= last] = 0.0
+    a = window.trajectory.accelerations
     roots, turns = window.root_positions, quaternion_xyzw_to_matrix(window.root_quaternions)
     linear, angular = _rates(roots, turns)
     s1 = s[:, 0]
@@ -85,6 +89,7 @@ def reference_window(window: RobotWindow, dt: float, look_ahead: float) -> Refer
         start_index=start_index,
         positions=positions,
         velocities=velocities,
+        accelerations=a[left] + s * (a[right] - a[left]),
         root_positions=roots[left] + s * (roots[right] - roots[left]),
         root_quaternions=matrix_to_quaternion_xyzw(at),
         linear_velocities=linear[left] + s * (linear[right] - linear[left]),

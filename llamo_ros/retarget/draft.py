@@ -171,7 +171,6 @@ def _limits(model: RobotModel) -> dict[str, Any]:
         "velocity_scale": _VELOCITY_SCALE,
         "acceleration": round(common, 0),
         **({"accelerations": others} if others else {}),
-        "root": {"speed": 2.0, "acceleration": 20.0, "jerk": 600.0, "turn_rate": 4.0, "turn_acceleration": 40.0},
     }
 
 

@@ -37,8 +37,8 @@ _SECTIONS = (
     "neutral_weight",
     "standing",
 )
-# Where a profile says nothing: the largest acceleration is reached within one frame at 30 Hz.
-_JERK_PER_ACCELERATION = 30.0  # [1/s]
+# Where a profile says nothing: from nothing to the largest acceleration in 20 ms.
+_JERK_PER_ACCELERATION = 50.0  # [1/s]
 
 
 @dataclass(frozen=True)
@@ -98,21 +98,21 @@ class FootRule:
 
 @dataclass(frozen=True)
 class RootLimits:
-    """How fast the root link may be asked to move over the floor, and to turn.
+    """How fast the root link may be asked to move; lengths of vectors in the world.
 
     Attributes:
         speed: [m/s].
         acceleration: [m/s^2].
         jerk: [m/s^3].
-        turn_rate: [rad/s].
-        turn_acceleration: [rad/s^2].
+        turn_rate: Of the heading, and of the tilt, [rad/s].
+        turn_acceleration: Likewise, [rad/s^2].
     """
 
-    speed: float = 3.0
-    acceleration: float = 30.0
-    jerk: float = 1000.0
+    speed: float = 5.0
+    acceleration: float = 100.0
+    jerk: float = 6000.0
     turn_rate: float = 8.0
-    turn_acceleration: float = 100.0
+    turn_acceleration: float = 120.0
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ class Robot:
         upper: Position limits with the margin taken off, shape (J,), [rad].
         velocity_limits: Largest commanded speeds, shape (J,), [rad/s].
         acceleration_limits: Largest commanded accelerations, shape (J,), [rad/s^2].
-        jerk_limits: Largest jerks that should be commanded, shape (J,), [rad/s^3]; nothing enforces them yet.
-        root_limits: How fast the root link should be asked to move; nothing enforces it yet.
+        jerk_limits: Largest commanded jerks, shape (J,), [rad/s^3].
+        root_limits: How fast the root link may be asked to move.
         capsules: What the links fill of space; empty where the profile does not say.
         capsule_pairs: Pairs of capsules that should never touch, indices, shape (P, 2).
     """

