@@ -1,48 +1,75 @@
 """Do a robot's limits hold, whatever comes in, and what does it cost?
 
-    python benchmarks/retarget_limits.py --clips ../shared/robots/bench_clips --count 1000 --frames 1000000
+    python benchmarks/retarget_limits.py --clips ../shared/robots/bench_clips --data ../shared/data
+    python benchmarks/retarget_limits.py --clips ../shared/robots/bench_clips --robots unitree_h1
 
 Everything runs in chunks of 4 frames through retargeter, trajectory shaper and root path, as it does live, and is
-judged by finite differences of what comes out. Five parts:
+judged by finite differences of what comes out. For each robot:
 
-- the bench clips, which are to be followed exactly where they keep the limits;
-- the switch: 150 frames of squat, then stress from its first frame on, without any blend;
-- motions that llamo-mini makes of 30 prompts (``--count``; kept in a temporary file for the next run);
-- frames at random: noise, jumps, square waves, NaN, zero and flipped quaternions, wrong shapes (``--frames``), with
-  stops, holds and changes of speed between them. What is not finite must be refused, the rest must be bounded;
-- the time of the shaper and of the root path for each frame, without retargeting.
+- walk, squat, stress: the bench clips, which are to be followed exactly where they keep the limits;
+- switch: 150 frames of squat, then stress from its first frame on, without any blend;
+- captured: clips of the data drawn at random (--captured of them, --seed), with the errors of hands and feet;
 
-A share is the largest value divided by its limit; it must not exceed 1. `clamps` are changed values as a share of all
-joints and frames, `off` is how many of them differ from the reference; for the root, clamps of all kinds and slides are
-a share of the frames. Seeds are fixed.
+and for the first one only:
+
+- generated: motions that the model makes of 30 prompts (--generated; kept in a temporary file for the next run);
+- human: human frames at random (--frames): any posture, jumps, half turns, mirrored, zero and NaN quaternions, far
+  roots. What is no motion must be refused, the rest must be bounded;
+- robot: the same behind the retargeter, with square waves and wrong shapes. Stops, holds and changes of speed come
+  between the chunks of both;
+- the time of shaper and root path for each frame, without retargeting.
+
+A share is the largest value divided by its limit; it must not exceed 1. "clamped" are values of joints that asked for
+more velocity or acceleration, or jerk, "off" those that differ from what was asked; of the root, frames. Seeds are
+fixed.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from retarget_quality import CHUNK, joined, read_clip
+from retarget_quality import joined, read_clip
+from tqdm import tqdm
 
-from llamo_ros.core.errors import LlamoError, MotionDataError
+from llamo_ros.benchmark.machine import envelope
+from llamo_ros.benchmark.results import add_result_options, check_places, keep
+from llamo_ros.benchmark.robot_limits import (
+    CHUNK,
+    LimitJudge,
+    chunks_of,
+    perturbed_human_motion,
+    perturbed_robot_motion,
+    retargeted_chunks,
+)
+from llamo_ros.benchmark.tables import caption, markdown
+from llamo_ros.core.errors import LlamoError, ParameterError
 from llamo_ros.motion.clip import MotionClip
-from llamo_ros.motion.skeleton import FRAME_RATE, forward_kinematics
-from llamo_ros.retarget.profile import Robot, load_robot
+from llamo_ros.motion.frames import to_ros_world
+from llamo_ros.motion.placement import canonicalised
+from llamo_ros.motion.skeleton import FRAME_RATE, PARENTS, forward_kinematics
+from llamo_ros.retarget.catalogue import robot_names
+from llamo_ros.retarget.profile import Robot, has_description, load_robot
+from llamo_ros.retarget.quality import score_motion
 from llamo_ros.retarget.retargeter import Retargeter, RobotMotion
 from llamo_ros.retarget.root_path import RootPath
 from llamo_ros.retarget.trajectory import TrajectoryShaper
+from llamo_ros.training.runs import git_commit
+from llamo_ros.training.source_data import read_sequences
 
-FloatArray = NDArray[np.float64]
-ROUNDING = 1e-6  # of a limit: third differences of rounded numbers, times 27,000
+NAME, DOCUMENT = "retarget_limits", Path("docs/robots.md")
 SWITCH = 150  # frames of squat before stress
+STREAM = 1000  # frames at random in one stream
 DURATION = 5.0  # [s]; of a generated motion
 AT_ONCE = 50
 TIMED = 100  # generated motions
+STANDS = 0.99  # contact weight
 PROMPTS = tuple(
     f"a person {action}"
     for action in (
@@ -55,115 +82,170 @@ PROMPTS = tuple(
 )
 
 
-class Judge:
-    """The live chain behind the retargeter, and what its output did to the limits."""
+def main() -> int:
+    """Print one line for each part; exit status 1 if a limit was broken."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=Path, required=True, help="folder of the bench clips")
+    parser.add_argument("--data", type=Path, help="folder of captured motion; without it no captured clips are run")
+    own = [name for name in robot_names() if has_description(name)]
+    parser.add_argument("--robots", nargs="+", default=["unitree_g1", *(n for n in own if n != "unitree_g1")])
+    parser.add_argument("--checkpoint", default="llamo-mini", help="model that makes motions")
+    parser.add_argument("--captured", type=int, default=100, help="clips of the data (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the clips that are drawn (default %(default)s)")
+    parser.add_argument("--generated", type=int, default=1000, help="motions of the model (default %(default)s)")
+    parser.add_argument("--frames", type=int, default=1_000_000, help="frames at random (default %(default)s)")
+    add_result_options(parser, NAME, DOCUMENT)
+    options = parser.parse_args()
+    rows, times = [], []
+    try:
+        check_places(options, DOCUMENT)
+        captured = _captured(options.data, options.captured, options.seed) if options.data else []
+        for number, name in enumerate(options.robots):
+            robot = load_robot(name)
+            for row in _parts(robot, options, captured, is_first=number == 0, times=times):
+                rows.append({"robot": robot.name} | row)
+                print(_line(rows[-1]), flush=True)
+    except LlamoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    result = envelope("limits of robots in what the live chain makes", git_commit())
+    result |= {"rows": rows, "times": times, "seed": options.seed}
+    print(_tables(result))
+    keep(result, options, NAME, _tables, DOCUMENT)
+    broken = [row for row in rows if row["violations"]]
+    if broken:
+        print("a limit was broken", file=sys.stderr)
+    return int(bool(broken))
 
-    def __init__(self, robot: Robot) -> None:
-        self.robot = robot
-        self.frames = self.outside = self.off = self.refused = self.joint_clamps = self.jerk_clamps = 0
-        self.root_clamps = self.slides = 0
-        self.shares = np.zeros(8)
-        self.fastest = 0.0  # [rad/s]
 
-    def run(self, motions: Iterator[RobotMotion | None], wild: np.random.Generator | None = None) -> None:
-        """Send chunks of one stream through; with ``wild``, holds, stops and changes of speed come between them."""
-        shaper, root = TrajectoryShaper(self.robot, FRAME_RATE), RootPath(self.robot, FRAME_RATE)
-        joints, places, turns, speeds = [], [], [], []
-        if wild is not None:
-            shaper.start_from(self.robot.standing)
-            joints.append(self.robot.standing[None])
-            speeds.append(1.0)
-        for motion in motions:
-            try:
-                root.check(motion)
-                planned = shaper.push(motion.joint_positions)
-                shaper.way_to_rest()
-            except MotionDataError:
-                self.refused += 1
-                planned, motion = shaper.hold(CHUNK), None
-            poses = root.hold(planned) if motion is None else root.follow(motion, planned)
-            if motion is not None:
-                self.off += int((np.abs(planned - motion.joint_positions) > 1e-9).sum())
-            joints.append(planned)
-            places.append(poses[0])
-            turns.append(poses[1])
-            if wild is not None:
-                joints += self._disturb(shaper, joints, places, wild)
-        self._count(np.concatenate(joints), np.concatenate(places), np.concatenate(turns))
-        counts = shaper.counts
-        self.joint_clamps += counts.velocity_clamps + counts.acceleration_clamps
-        self.jerk_clamps += counts.jerk_clamps
-        limited = root.counts
-        self.root_clamps += limited.speed_clamps + limited.acceleration_clamps + limited.jerk_clamps
-        self.root_clamps += limited.turn_clamps
-        self.slides += limited.slides
+def _parts(
+    robot: Robot,
+    options: argparse.Namespace,
+    captured: Sequence[MotionClip],
+    is_first: bool,
+    times: list[dict[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """Figures of one part after the other."""
+    clips, motions = {}, {}
+    for name in ("walk", "squat", "stress"):
+        clips[name] = read_clip(options.clips / f"{name}.npz")[:2]
+        motions[name] = _streamed(robot, *clips[name])
+        yield _judged(robot, name, [motions[name]])
+    switch = _streamed(robot, *(np.concatenate([clips["squat"][k][:SWITCH], clips["stress"][k]]) for k in range(2)))
+    asked = FRAME_RATE * float(np.abs(np.diff(switch.joint_positions, axis=0)).max())
+    yield _judged(robot, "switch", [switch]) | {"asked_rad_s": asked}
+    if captured:
+        yield _followed(robot, captured)
+    if not is_first:
+        return
+    made = []
+    if options.generated:
+        motion_of = (_retargeted(robot, clip) for clip in _generated(options.generated, options.checkpoint))
+        judge = LimitJudge(robot)
+        for motion in tqdm(motion_of, "generated", options.generated, unit="motion", leave=False):
+            judge.run(chunks_of(motion))
+            made += [motion] if len(made) < TIMED else []
+        yield {"part": "generated"} | judge.figures()
+    if options.frames:
+        base = _longest(captured) if captured else _human(*clips["walk"])
+        yield from _at_random(robot, base, motions["stress"], options.frames)
+    for name, timed in (("bench clips", [*motions.values()]), ("generated", made)):
+        if timed:
+            times.append({"motions": name} | _cost(robot, timed))
 
-    @staticmethod
-    def _disturb(
-        shaper: TrajectoryShaper, joints: list[FloatArray], places: list[FloatArray], wild: np.random.Generator
-    ) -> list[FloatArray]:
-        """A hold, a stop that recalls frames, or another speed, now and then; frames that are planned by it."""
-        kind = wild.integers(20)
-        if kind == 0:
-            shaper.speed = float(wild.choice([0.0, 0.3, 1.0, 1.0]))
-        if kind == 1:
-            return [shaper.hold(int(wild.integers(1, 8)))]
-        if kind == 2:
-            recalled = int(wild.integers(1, 4))
-            shaper.stop(shaper.end_index - 1 - recalled)
-            joints[-1] = joints[-1][: len(joints[-1]) - recalled] if len(joints[-1]) > recalled else joints[-1]
-            missing = sum(map(len, joints)) - shaper.end_index
-            if missing > 0:
-                joints[-1] = joints[-1][: len(joints[-1]) - missing]
-            held = shaper.hold(6)
-            shaper.reset()
-            return [held]
-        return []
 
-    def _count(self, q: FloatArray, places: FloatArray, turns: FloatArray) -> None:
-        robot, root = self.robot, self.robot.root_limits
-        self.frames += len(q)
-        self.outside += int(((q < robot.lower - 1e-9) | (q > robot.upper + 1e-9)).any(axis=1).sum())
-        assert np.isfinite(q).all() and np.isfinite(places).all() and np.isfinite(turns).all()
-        heading = np.unwrap(2 * np.arctan2(turns[:, 2], turns[:, 3]))
-        shares = []
-        for order, limit in enumerate((robot.velocity_limits, robot.acceleration_limits, robot.jerk_limits), start=1):
-            shares.append(_largest(np.abs(np.diff(q, n=order, axis=0)) * FRAME_RATE**order / limit))
-        for order, limit in enumerate((root.speed, root.acceleration, root.jerk), start=1):
-            shares.append(
-                _largest(np.linalg.norm(np.diff(places, n=order, axis=0), axis=1)) * FRAME_RATE**order / limit
-            )
-        for order, limit in enumerate((root.turn_rate, root.turn_acceleration), start=1):
-            shares.append(_largest(np.abs(np.diff(heading, n=order))) * FRAME_RATE**order / limit)
-        self.shares = np.maximum(self.shares, shares)
-        self.fastest = max(self.fastest, _largest(np.abs(np.diff(q, axis=0))) * FRAME_RATE)
+def _judged(robot: Robot, part: str, motions: Sequence[RobotMotion]) -> dict[str, Any]:
+    judge = LimitJudge(robot)
+    for motion in motions:
+        judge.run(chunks_of(motion))
+    return {"part": part} | judge.figures()
 
-    def row(self) -> str:
-        """One line of the table."""
-        joints = self.frames * self.robot.model.joint_count
-        shares = " ".join(f"{share:6.3f}" for share in self.shares)
-        return (
-            f"{self.frames:>8} {self.outside:>7} {shares} {self.fastest:7.2f} {100 * self.joint_clamps / joints:7.3f} "
-            f"{100 * self.jerk_clamps / joints:7.3f} {100 * self.off / joints:7.3f} "
-            f"{100 * self.root_clamps / self.frames:7.3f} {100 * self.slides / self.frames:7.3f} {self.refused:>8}"
+
+def _followed(robot: Robot, clips: Sequence[MotionClip]) -> dict[str, Any]:
+    """Captured clips, and how near hands and feet are to the human's where limits are kept; means over frames."""
+    judge, errors, frames = LimitJudge(robot), [], 0
+    legs = {foot.limb for foot in robot.feet}
+    for clip in tqdm(clips, f"captured, {robot.name}", unit="clip", leave=False):
+        kept = judge.run(chunks_of(_retargeted(robot, clip)))
+        human, _ = to_ros_world(clip.joint_positions())
+        scores = score_motion(robot, kept, human, kept.contacts > STANDS, first=0)
+        hand, foot = (
+            np.mean([scores[f"reach_{limb}_cm"] for limb in range(len(robot.limbs)) if (limb in legs) is is_leg])
+            for is_leg in (False, True)
         )
-
-    @property
-    def passes(self) -> bool:
-        """Whether no limit was broken."""
-        return not self.outside and bool((self.shares <= 1 + ROUNDING).all())
-
-
-HEADER = (
-    f"{'':<12} {'frames':>8} {'outside':>7} "
-    + " ".join(f"{name:>6}" for name in ("vel", "acc", "jerk"))
-    + " "
-    + " ".join(f"{name:>6}" for name in ("r.vel", "r.acc", "r.jerk", "turn", "t.acc"))
-    + f" {'rad/s':>7} {'clamp %':>7} {'jerk %':>7} {'off %':>7} {'root %':>7} {'slide %':>7} {'refused':>8}"
-)
+        errors.append(len(clip) * np.array([hand, foot]))
+        frames += len(clip)
+    hand, foot = np.sum(errors, axis=0) / frames
+    return (
+        {"part": "captured", "clips": len(clips)} | judge.figures() | {"hand_cm": float(hand), "foot_cm": float(foot)}
+    )
 
 
-def cost(robot: Robot, motions: list[RobotMotion]) -> tuple[float, float]:
+def _at_random(robot: Robot, human: MotionClip, motion: RobotMotion, frames: int) -> Iterator[dict[str, Any]]:
+    generator, judge = np.random.default_rng(0), LimitJudge(robot)
+    for first in tqdm(range(0, frames, STREAM), "human frames at random", unit="stream", leave=False):
+        chunks = perturbed_human_motion(human, min(STREAM, frames - first), generator)
+        judge.run(retargeted_chunks(Retargeter(robot), chunks), wild=generator)
+    yield {"part": "human"} | judge.figures()
+    generator, judge = np.random.default_rng(0), LimitJudge(robot)
+    for first in tqdm(range(0, frames, STREAM), "robot frames at random", unit="stream", leave=False):
+        chunks = perturbed_robot_motion(robot, motion, min(STREAM, frames - first), generator)
+        judge.run(chunks, wild=generator)
+    yield {"part": "robot"} | judge.figures()
+
+
+def _captured(folder: Path, count: int, seed: int) -> list[MotionClip]:
+    """Clips of the data, drawn at random without regard to their split, standing on the floor, at 30 FPS."""
+    keys = [sequence.id for sequence in tqdm(read_sequences(folder), "reading", unit="clip", leave=False)]
+    if count > len(keys):
+        raise ParameterError(f"--captured is {count}, but {folder} holds {len(keys)} clips.")
+    drawn = {keys[k] for k in np.random.default_rng(seed).choice(len(keys), count, replace=False)}
+    sequences = read_sequences(folder, keep=lambda row: row["id"] in drawn)
+    return [canonicalised(sequence.clip.resampled(FRAME_RATE)) for sequence in sequences]
+
+
+def _longest(clips: Sequence[MotionClip]) -> MotionClip:
+    return max(clips, key=len)
+
+
+def _human(positions: np.ndarray, rotations: np.ndarray) -> MotionClip:
+    """Measured joints as a clip: on the bones of smpl22."""
+    local = rotations.copy()
+    local[:, 1:] = np.swapaxes(rotations[:, PARENTS[1:]], -1, -2) @ rotations[:, 1:]
+    return MotionClip(local, positions[:, 0])
+
+
+def _retargeted(robot: Robot, clip: MotionClip) -> RobotMotion:
+    return _streamed(robot, *forward_kinematics(clip.rotations, clip.root_positions))
+
+
+def _streamed(robot: Robot, positions: np.ndarray, rotations: np.ndarray) -> RobotMotion:
+    """A whole motion, in the chunks of a stream."""
+    retargeter = Retargeter(robot)
+    cuts = [slice(first, first + CHUNK) for first in range(0, len(positions), CHUNK)]
+    return joined([retargeter.retarget_joints(positions[cut], rotations[cut], FRAME_RATE) for cut in cuts])
+
+
+def _generated(count: int, checkpoint: str) -> Iterator[MotionClip]:
+    """Motions of the model, from a temporary file where an earlier run has left them."""
+    path = Path(tempfile.gettempdir()) / f"retarget_limits_{Path(checkpoint).name}_{count}.npz"
+    if not path.is_file():
+        from llamo_ros.pipelines.text_to_motion import TextToMotion
+
+        model, arrays = TextToMotion.from_checkpoint(checkpoint), {}
+        for first in tqdm(range(0, count, AT_ONCE), "generating", unit="batch", leave=False):
+            seeds = list(range(first, min(first + AT_ONCE, count)))
+            texts = [PROMPTS[seed % len(PROMPTS)] for seed in seeds]
+            for seed, clip in zip(seeds, model.batch(texts, seeds=seeds, max_duration=DURATION), strict=True):
+                arrays[f"rotations_{seed}"] = clip.rotations.astype(np.float32)
+                arrays[f"root_{seed}"] = clip.root_positions.astype(np.float32)
+        np.savez(path, **arrays)
+    with np.load(path, allow_pickle=False) as arrays:
+        for seed in range(count):
+            yield MotionClip(arrays[f"rotations_{seed}"], arrays[f"root_{seed}"])
+
+
+def _cost(robot: Robot, motions: Sequence[RobotMotion]) -> dict[str, float]:
     """Processor time of shaper and of root path for each frame, [ms]; a neighbour on the same core does not count."""
     chunks = [[*chunks_of(motion)] for motion in motions]
     frames = sum(map(len, motions))
@@ -180,136 +262,40 @@ def cost(robot: Robot, motions: list[RobotMotion]) -> tuple[float, float]:
             for chunk in motion:
                 root.follow(chunk, next(plans))
         end = time.process_time()
-    return 1e3 * (middle - begin) / frames, 1e3 * (end - middle) / frames
+    return {"shaper_ms": 1e3 * (middle - begin) / frames, "root_ms": 1e3 * (end - middle) / frames}
 
 
-def chunks_of(motion: RobotMotion) -> Iterator[RobotMotion]:
-    """Chunks of 4 frames."""
-    for first in range(0, len(motion), CHUNK):
-        yield motion.sliced(first, first + CHUNK)
+def _line(row: dict[str, Any]) -> str:
+    """One part, for the terminal."""
+    shares = " ".join(f"{name} {share:.3f}" for name, share in row["shares"].items())
+    verdict = f"{row['violations']} VIOLATIONS" if row["violations"] else "kept"
+    return f"{row['robot']:<18} {row['part']:<10} {row['frames']:>8} frames, {verdict}; {shares}"
 
 
-def retargeted(robot: Robot, positions: FloatArray, rotations: FloatArray) -> RobotMotion:
-    """A whole motion, as a stream."""
-    retargeter = Retargeter(robot)
-    return joined(
+def _tables(result: dict[str, Any]) -> str:
+    """The tables of the document."""
+    header = (
+        "robot", "motion", "frames", "violations", "velocity", "acceleration", "jerk", "root speed", "root acc.",
+        "root jerk", "turn rate", "turn acc.", "fastest [rad/s]", "clamped [%]", "jerk [%]", "off [%]", "root [%]",
+        "slides [%]", "refused chunks", "hand [cm]", "foot [cm]",
+    )  # fmt: skip
+    rows = [
         [
-            retargeter.retarget_joints(positions[k : k + CHUNK], rotations[k : k + CHUNK], FRAME_RATE)
-            for k in range(0, len(positions), CHUNK)
+            row["robot"], f"{row['clips']} captured" if "clips" in row else row["part"], str(row["frames"]),
+            str(row["violations"]), *[f"{share:.3f}" for share in row["shares"].values()],
+            f"{row['fastest_rad_s']:.1f}", f"{row['clamped_percent']:.2f}", f"{row['jerk_clamped_percent']:.2f}",
+            f"{row['off_percent']:.2f}", f"{row['root_clamped_percent']:.2f}", f"{row['slides_percent']:.2f}",
+            str(row["refused_chunks"]), *[f"{row[n]:.2f}" if n in row else None for n in ("hand_cm", "foot_cm")],
         ]
-    )
-
-
-def generated(count: int, checkpoint: str) -> Iterator[MotionClip]:
-    """Motions of the model, from a temporary file where an earlier run has left them."""
-    path = Path(tempfile.gettempdir()) / f"retarget_limits_{Path(checkpoint).name}_{count}.npz"
-    if not path.is_file():
-        from llamo_ros.pipelines.text_to_motion import TextToMotion
-
-        model, arrays = TextToMotion.from_checkpoint(checkpoint), {}
-        for first in range(0, count, AT_ONCE):
-            seeds = list(range(first, min(first + AT_ONCE, count)))
-            texts = [PROMPTS[seed % len(PROMPTS)] for seed in seeds]
-            for seed, clip in zip(seeds, model.batch(texts, seeds=seeds, max_duration=DURATION), strict=True):
-                arrays[f"rotations_{seed}"] = clip.rotations.astype(np.float32)
-                arrays[f"root_{seed}"] = clip.root_positions.astype(np.float32)
-        np.savez(path, **arrays)
-    with np.load(path, allow_pickle=False) as arrays:
-        for seed in range(count):
-            yield MotionClip(arrays[f"rotations_{seed}"], arrays[f"root_{seed}"])
-
-
-def perturbed(robot: Robot, base: RobotMotion, frames: int, generator: np.random.Generator) -> Iterator[RobotMotion]:
-    """Chunks of a motion with what should never come; some cannot be followed at all."""
-    joints = robot.model.joint_count
-    for _ in range(frames // CHUNK):
-        first = int(generator.integers(len(base) - CHUNK))
-        chunk = base.sliced(first, first + CHUNK)  # each begins elsewhere: a jump already
-        q, places = chunk.joint_positions.copy(), chunk.root_positions.copy()
-        turns, contacts = chunk.root_quaternions.copy(), chunk.contacts
-        kind = generator.integers(8)
-        if kind == 0:
-            q = generator.uniform(robot.lower - 2, robot.upper + 2, q.shape)
-        elif kind == 1:
-            q[generator.random(q.shape) < 0.02] = generator.choice([np.nan, np.inf, -np.inf, 1e300, -1e30])
-        elif kind == 2:
-            q = np.where(
-                (np.arange(CHUNK)[:, None] // 2 + generator.integers(0, 2, joints)) % 2, robot.lower, robot.upper
-            )
-        elif kind == 3:
-            turns = turns * generator.choice([-1.0, 0.0, np.nan], (CHUNK, 1), p=[0.8, 0.1, 0.1])
-        elif kind == 4:
-            places = places + generator.normal(0.0, generator.choice([0.1, 10.0, 1e6]), places.shape)
-        elif kind == 5:
-            turns = generator.normal(size=(CHUNK, 4))
-        elif kind == 6:
-            q = q + np.cumsum(generator.normal(0.0, 0.2, q.shape), axis=0)
-        elif generator.random() < 0.1:
-            q = q[:, : generator.integers(joints)]
-        yield RobotMotion(base.joint_names, q, places, turns, contacts, FRAME_RATE)
-
-
-def main() -> None:
-    """Print one line for each part; exit status 1 if a limit was broken."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=Path, required=True, help="folder of the bench clips")
-    parser.add_argument("--robot", default="unitree_g1", help="robot name or profile")
-    parser.add_argument("--checkpoint", default="llamo-mini", help="model that makes motions")
-    parser.add_argument("--count", type=int, default=1000, help="generated motions (default 1000; 0 for none)")
-    parser.add_argument("--frames", type=int, default=1_000_000, help="frames at random (default 1,000,000)")
-    arguments = parser.parse_args()
-    passes = True
-
-    def show(name: str, judge: Judge) -> None:
-        nonlocal passes
-        passes = passes and judge.passes
-        print(f"{name:<12} {judge.row()}  {'' if judge.passes else 'BROKEN'}", flush=True)
-
-    try:
-        robot = load_robot(arguments.robot)
-        print(HEADER)
-        clips, base, timed = {}, None, {"bench clips": [], "generated": []}
-        for name in ("walk", "squat", "stress"):
-            clips[name] = read_clip(arguments.clips / f"{name}.npz")[:2]
-            base, judge = retargeted(robot, *clips[name]), Judge(robot)
-            timed["bench clips"].append(base)
-            judge.run(chunks_of(base))
-            show(name, judge)
-        switch = [np.concatenate([clips["squat"][k][:SWITCH], clips["stress"][k]]) for k in range(2)]
-        judge, motion = Judge(robot), retargeted(robot, *switch)
-        judge.run(chunks_of(motion))
-        show("switch", judge)
-        raw = np.abs(np.diff(motion.joint_positions, axis=0)).max() * FRAME_RATE
-        if arguments.count:
-            judge = Judge(robot)
-            for clip in generated(arguments.count, arguments.checkpoint):
-                positions, rotations = forward_kinematics(clip.rotations, clip.root_positions)
-                motion = retargeted(robot, positions, rotations)
-                judge.run(chunks_of(motion))
-                if len(timed["generated"]) < TIMED:
-                    timed["generated"].append(motion)
-            show("generated", judge)
-        if arguments.frames:
-            judge, generator = Judge(robot), np.random.default_rng(0)
-            for first in range(0, arguments.frames, 1000):
-                count = min(1000, arguments.frames - first)
-                judge.run(perturbed(robot, base, count, generator), wild=generator)
-            show("random", judge)
-        print(f"\nThe switch asks for {raw:.1f} rad/s before the shaper; GMR gives out 35.3 rad/s there.")
-        print(f"{'time per frame [ms]':<22} {'shaper':>8} {'root':>8}")
-        for name, motions in timed.items():
-            if motions:
-                shaper, root = cost(robot, motions)
-                print(f"{name:<22} {shaper:8.3f} {root:8.3f}")
-    except LlamoError as error:
-        parser.exit(1, f"error: {error}\n")
-    if not passes:
-        parser.exit(1, "a limit was broken\n")
-
-
-def _largest(values: FloatArray) -> float:
-    return float(values.max(initial=0.0))
+        for row in result["rows"]
+    ]  # fmt: skip
+    parts = [caption(result) + f" Clips drawn with seed {result['seed']}.", markdown(header, rows)]
+    if result["times"]:
+        rows = [[row["motions"], f"{row['shaper_ms']:.3f}", f"{row['root_ms']:.3f}"] for row in result["times"]]
+        parts.append("Processor time for each frame, behind the retargeter:")
+        parts.append(markdown(("motions", "shaper [ms]", "root [ms]"), rows))
+    return "\n\n".join(parts)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from retarget_quality import CHUNK, joined, read_clip, read_gmr
+from retarget_quality import joined, read_clip, read_gmr
 
 from llamo_ros.benchmark.machine import envelope
 from llamo_ros.benchmark.mujoco_robot import (
@@ -51,12 +51,14 @@ from llamo_ros.benchmark.physics import (
     urdf_torque_limits,
 )
 from llamo_ros.benchmark.results import add_result_options, check_places, keep
+from llamo_ros.benchmark.robot_limits import CHUNK, chunks_of
 from llamo_ros.benchmark.self_collision import self_collision
 from llamo_ros.benchmark.tables import caption, markdown
 from llamo_ros.core.errors import LlamoError
 from llamo_ros.core.resources import config_path
 from llamo_ros.retarget.profile import Robot, load_robot
 from llamo_ros.retarget.retargeter import Retargeter, RobotMotion
+from llamo_ros.retarget.root_path import RootPath
 from llamo_ros.retarget.trajectory import TrajectoryShaper
 from llamo_ros.training.runs import git_commit
 from llamo_ros.viewer.tracking import Lines, render_lines, render_rows
@@ -155,12 +157,22 @@ def _all_motions(options: argparse.Namespace, robot: Robot) -> Iterator[tuple[st
 
 
 def shaped(robot: Robot, motion: RobotMotion) -> RobotMotion:
-    """The motion as a controller gets it: inside the limits of position, speed and acceleration."""
-    shaper = TrajectoryShaper(robot, motion.frame_rate, blend_s=0.0)
-    firsts = range(0, len(motion), CHUNK)
-    joints = np.concatenate([shaper.push(motion.joint_positions[first : first + CHUNK]) for first in firsts])
-    roots = (motion.root_positions, motion.root_quaternions, motion.contacts)
-    return RobotMotion(motion.joint_names, joints, *roots, motion.frame_rate)
+    """The motion as a controller gets it: joints and root inside the limits."""
+    shaper, root = TrajectoryShaper(robot, motion.frame_rate, blend_s=0.0), RootPath(robot, motion.frame_rate)
+    joints, places, turns = [], [], []
+    for chunk in chunks_of(motion):
+        joints.append(shaper.push(chunk.joint_positions))
+        place, turn = root.follow(chunk, joints[-1])
+        places.append(place)
+        turns.append(turn)
+    return RobotMotion(
+        motion.joint_names,
+        np.concatenate(joints),
+        np.concatenate(places),
+        np.concatenate(turns),
+        motion.contacts,
+        motion.frame_rate,
+    )
 
 
 def _qpos(motion: RobotMotion, joints: Sequence[str]) -> np.ndarray:

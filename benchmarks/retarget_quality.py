@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from llamo_ros.benchmark.robot_limits import CHUNK
 from llamo_ros.core.errors import LlamoError, MotionFileError
 from llamo_ros.motion.frames import from_ros_world
 from llamo_ros.motion.rotations import quaternion_wxyz_to_matrix, wxyz_to_xyzw
@@ -24,7 +25,6 @@ from llamo_ros.retarget.quality import score_motion
 from llamo_ros.retarget.retargeter import Retargeter, RobotMotion
 
 FloatArray = NDArray[np.float64]
-CHUNK = 4  # frames; what one latent decodes to
 ROWS = (
     ("hand error [cm]", ("reach_0_cm", "reach_1_cm")),
     ("hand error p95 [cm]", ("reach_0_p95_cm", "reach_1_p95_cm")),

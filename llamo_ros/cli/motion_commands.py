@@ -23,7 +23,6 @@ from llamo_ros.cli.motion_output import (
     sampling_of,
     save,
 )
-from llamo_ros.cli.robot_choice import robot_called
 from llamo_ros.core.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def demo(options: argparse.Namespace) -> int:
             f"the demo needs ROS 2 Jazzy and there is no {error.name!r} here. Source your ROS 2 installation or run "
             "`pip install -r requirements/ros.txt`; `llamo generate` works without ROS."
         ) from error
-    return run_demo(options.text, robot_called(options.robot), options.seconds, options.out, options.checkpoint)
+    return run_demo(options.text, options.robot, options.seconds, options.out, options.checkpoint)
 
 
 def generate(options: argparse.Namespace) -> None:

@@ -64,10 +64,9 @@ def chosen_robot(name: str | None) -> Robot | None:
     """The robot of a name; None for none."""
     if name is None:
         return None
-    from llamo_ros.cli.robot_choice import robot_called
     from llamo_ros.retarget.profile import load_robot
 
-    return load_robot(robot_called(name))
+    return load_robot(name)
 
 
 def retargeted(clip: MotionClip, robot: Robot | None) -> RobotMotion | None:

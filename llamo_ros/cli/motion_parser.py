@@ -143,8 +143,16 @@ def _add_retarget(commands: Any) -> None:
         "--limits",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="keep the robot's velocity and acceleration limits; position limits always hold (default: on)",
+        help="keep the robot's limits of velocity, acceleration and jerk, and those of its root link; position limits "
+        "always hold (default: on)",
     )
+    retarget.add_argument(
+        "--part",
+        choices=retarget_command.PARTS,
+        default="whole",
+        help="what follows the human; upper: the robot stands. Other joints hold the standing posture (default: whole)",
+    )
+    retarget.add_argument("--fixed-base", action="store_true", help="the root link is bolted down: it does not move")
 
 
 def _making_options(parser: argparse.ArgumentParser) -> None:

@@ -25,6 +25,8 @@ FORMATS = {
     "beyondmimic-npz": "archive that BeyondMimic trains on: joints and bodies in IsaacLab's order; 50 Hz",
     "sonic": "folder of tables for SONIC: joints and bodies in IsaacLab's order; 50 Hz, no other",
 }
+# As in llamo_ros.retarget.body_part.
+PARTS = ("whole", "upper", "legs")
 
 
 def retarget(options: argparse.Namespace) -> None:
@@ -42,12 +44,18 @@ def retarget(options: argparse.Namespace) -> None:
         raise ParameterError(f"{options.out} is a file, and format {name} is a folder. Choose another place.")
     from llamo_ros.motion.files import load_motion
     from llamo_ros.pipelines.clip_to_robot import clip_to_robot
+    from llamo_ros.retarget.body_part import body_part
 
     clip = cut(load_motion(options.file), options.start, options.end)
     seconds = clip.duration
     began = time.perf_counter()
     result = clip_to_robot(
-        robot, clip, options.limits, lambda frames: progress(f"{frames / 30:6.1f} of {seconds:.1f} s retargeted")
+        robot,
+        clip,
+        options.limits,
+        lambda frames: progress(f"{frames / 30:6.1f} of {seconds:.1f} s retargeted"),
+        body_part(options.part),
+        options.fixed_base,
     )
     took = time.perf_counter() - began
     progress("")
@@ -83,19 +91,25 @@ def _tell(
     path: Path, name: str, robot: str, trajectory: RobotTrajectory, result: RobotClip, took: float, limited: bool
 ) -> None:
     frames, rate, joints = len(trajectory), trajectory.motion.frame_rate, len(trajectory.motion.joint_names)
-    counts = result.counts
+    counts, root = result.counts, result.root_counts
     print(f"{path}: {frames} frames at {rate:g} Hz, {frames / rate:.2f} s, {joints} joints of {robot}, format {name}")
     print(
         f"  hand error {_number(result.hand_error_cm)} cm, foot error {_number(result.foot_error_cm)} cm, "
         f"stance slip {_number(result.slip_cm_s)} cm/s"
     )
-    clamps = (
-        f"{counts.position_clamps} of position, {counts.velocity_clamps} of velocity, {counts.acceleration_clamps} of "
-        f"acceleration, in {len(result.motion) * joints} joint values"
-        if limited
-        else "velocity and acceleration not limited"
-    )
-    print(f"  clamps: {clamps}")
+    if limited:
+        print(
+            f"  clamps: {counts.position_clamps} of position, {counts.velocity_clamps} of velocity, "
+            f"{counts.acceleration_clamps} of acceleration, {counts.jerk_clamps} of jerk, in "
+            f"{len(result.motion) * joints} joint values"
+        )
+        print(
+            f"  root clamps: {root.speed_clamps} of speed, {root.acceleration_clamps} of acceleration, "
+            f"{root.jerk_clamps} of jerk, {root.turn_clamps} of turns, in {len(result.motion)} frames; feet slid in "
+            f"{root.slides}"
+        )
+    else:
+        print("  clamps: velocity, acceleration and jerk not limited")
     print(f"  retargeted in {took:.2f} s, {len(result.motion) / took:.0f} frames/s")
 
 

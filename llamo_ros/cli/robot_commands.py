@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def list_robots(options: argparse.Namespace) -> None:
     """List the robots that come with the package."""
-    from llamo_ros.retarget.profile import has_description, load_robot, robot_names
+    from llamo_ros.retarget.catalogue import robot_names
+    from llamo_ros.retarget.profile import has_description, load_robot
 
     for name in robot_names():
         if has_description(name):

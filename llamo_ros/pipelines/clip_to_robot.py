@@ -33,7 +33,8 @@ class RobotClip:
         motion: What the robot is to do, at 30 FPS.
         counts: What the joints' limits changed; all zero where they were not asked for.
         root_counts: The same of the root's.
-        hand_error_cm: Mean distance of the hands from the human's vectors, scaled to the robot's arms, [cm].
+        hand_error_cm: Mean distance of the hands from the human's vectors, scaled to the robot's arms, [cm]; NaN where
+            they do not follow.
         foot_error_cm: The same of the feet and legs, [cm].
         slip_cm_s: Mean horizontal speed of the soles that stand, [cm/s].
     """
@@ -88,7 +89,9 @@ def clip_to_robot(
         motions.append(motion)
         if progress is not None:
             progress(min(first + _CHUNK, len(clip)))
-    return _scored(robot, clip, _joined(motions), shaper.counts, root.counts)
+    result = _scored(robot, clip, _joined(motions), shaper.counts, root.counts)
+    unmoved = {BodyPart.UPPER: {"foot_error_cm": float("nan")}, BodyPart.LEGS: {"hand_error_cm": float("nan")}}
+    return replace(result, **unmoved.get(part, {}))
 
 
 def _within_limits(motion: RobotMotion, shaper: TrajectoryShaper, root: RootPath) -> RobotMotion:

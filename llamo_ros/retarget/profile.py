@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamo_ros.core.errors import RobotError
-from llamo_ros.core.resources import config_path
 from llamo_ros.motion.skeleton import JOINT_INDEX
 from llamo_ros.retarget.capsules import Capsule, pairs_to_check
+from llamo_ros.retarget.catalogue import split_urdf
 from llamo_ros.retarget.points import Point, with_points
 from llamo_ros.retarget.profile_reader import ProfileReader, read_profile
 from llamo_ros.retarget.robot import RobotModel, robot_from_urdf, rotation_from_rpy
@@ -174,11 +174,6 @@ class Robot:
         return rule.rotation @ self.model.link_poses(self.neutral[None]).rotations[0, rule.link].T
 
 
-def robot_names() -> tuple[str, ...]:
-    """Names of the robots that come with the package, sorted."""
-    return tuple(sorted(path.stem for path in config_path("robots").glob("*.yaml")))
-
-
 def load_robot(name_or_path: str | Path, description: str | None = None) -> Robot:
     """Load a robot profile and its URDF.
 
@@ -191,7 +186,7 @@ def load_robot(name_or_path: str | Path, description: str | None = None) -> Robo
     Raises:
         RobotError: the robot is unknown (the message lists those there are), or its files do not fit together.
     """
-    path, given_urdf = _split_urdf(str(name_or_path))
+    path, given_urdf = split_urdf(str(name_or_path))
     reader = read_profile(path)
     reader.only(_SECTIONS)
     if description is None:
@@ -218,16 +213,8 @@ def robot_of_profile(content: dict, description: str) -> Robot:
 
 def has_description(name_or_path: str | Path) -> bool:
     """Whether a profile names a URDF of its own; without one, :func:`load_robot` needs the user's."""
-    path, given_urdf = _split_urdf(str(name_or_path))
+    path, given_urdf = split_urdf(str(name_or_path))
     return given_urdf is not None or "description" in read_profile(path).content
-
-
-def _split_urdf(text: str) -> tuple[Path, Path | None]:
-    """The profile and, if the text has the form ``profile@urdf``, the URDF."""
-    profile, at, urdf = text.partition("@")
-    if not at or Path(text).expanduser().is_file():
-        return _profile_path(text), None
-    return _profile_path(profile), Path(urdf).expanduser()
 
 
 def _own_urdf(path: Path, reader: ProfileReader) -> Path:
@@ -237,18 +224,6 @@ def _own_urdf(path: Path, reader: ProfileReader) -> Path:
             f"'{path.stem}@my_robot.urdf', or copy the profile and name your URDF in it as 'description'."
         )
     return path.parent / Path(reader.take("description", str)).expanduser()
-
-
-def _profile_path(text: str) -> Path:
-    if text in robot_names():
-        return config_path("robots", f"{text}.yaml")
-    path = Path(text).expanduser()
-    if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
-        return path
-    raise RobotError(
-        f"robot {text!r} is unknown. Known robots: {', '.join(robot_names())}; or give the path of a robot profile "
-        "(.yaml)."
-    )
 
 
 def _robot(reader: ProfileReader, model: RobotModel, description: str) -> Robot:

@@ -35,6 +35,7 @@ _CLEARANCE = 0.02  # [m], between the surfaces of links that should not touch
 # [1/m^2]; soft, so that a body is pushed aside before it touches rather than when it does: hard, the jerk doubles.
 _CLEARANCE_WEIGHT = 2.0
 _SHORTEST_LIMB = 0.1  # [m]
+_FARTHEST = 1e4  # [m]; a human beyond is a unit or a number gone wrong
 _LEASH = 0.03  # [m]; how far standing feet may be apart from where the legs alone would have them, before they give way
 
 
@@ -174,7 +175,7 @@ class Retargeter:
 
         Raises:
             ShapeError: an array has another shape.
-            MotionDataError: a value is NaN or infinite.
+            MotionDataError: a value is NaN or infinite, or a joint is more than 10 km from the origin.
             ParameterError: ``frame_rate`` is not positive.
         """
         _check(joint_positions, joint_rotations, frame_rate)
@@ -348,3 +349,8 @@ def _check(joint_positions: FloatArray, joint_rotations: FloatArray, frame_rate:
         raise ParameterError(f"frame_rate is {frame_rate}, expected a positive number of frames per second.")
     if not (np.isfinite(joint_positions).all() and np.isfinite(joint_rotations).all()):
         raise MotionDataError("human joints hold NaN or infinite values; repair or drop those frames first.")
+    farthest = float(np.abs(joint_positions).max(initial=0.0))
+    if farthest > _FARTHEST:
+        raise MotionDataError(
+            f"a human joint is {farthest:.3g} m from the origin, more than {_FARTHEST / 1000:.0f} km. Check the units."
+        )

@@ -10,6 +10,7 @@ import pytest
 from llamo_ros.core.errors import MotionDataError
 from llamo_ros.motion.clip import MotionClip
 from llamo_ros.pipelines.clip_to_robot import clip_to_robot
+from llamo_ros.retarget.body_part import BodyPart, joints_of
 from llamo_ros.retarget.profile import Robot, load_robot
 from llamo_ros.retarget.retargeter import Retargeter
 
@@ -57,3 +58,32 @@ def test_other_rates_are_resampled_and_nothing_is_refused(g1: Robot, random_clip
 
 def test_one_frame_is_enough(g1: Robot, random_clip: Callable[..., MotionClip]) -> None:
     assert len(clip_to_robot(g1, random_clip(frames=40).sliced(0, 1)).motion) == 1
+
+
+def test_the_root_keeps_its_limits_too(g1: Robot, random_clip: Callable[..., MotionClip]) -> None:
+    walk = random_clip(frames=60)
+    roots = walk.root_positions.copy()
+    roots[30:, 0] += 2.0  # a jump to the side
+    torn = MotionClip(walk.rotations, roots, walk.frame_rate)
+    free, kept = clip_to_robot(g1, torn, limited=False), clip_to_robot(g1, torn)
+    speeds = [np.linalg.norm(np.diff(r.motion.root_positions, axis=0), axis=1).max() * 30 for r in (free, kept)]
+    assert speeds[0] > g1.root_limits.speed >= speeds[1] - 1e-6
+    assert kept.root_counts.speed_clamps > 0
+    assert free.root_counts.speed_clamps == 0
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_a_part_of_the_body_follows_alone(g1: Robot, random_clip: Callable[..., MotionClip], limited: bool) -> None:
+    clip = random_clip(frames=60)
+    for part in (BodyPart.UPPER, BodyPart.LEGS):
+        result, others = clip_to_robot(g1, clip, limited, part=part), ~joints_of(g1, part)
+        np.testing.assert_allclose(result.motion.joint_positions[:, others], np.tile(g1.standing[others], (60, 1)))
+        assert np.ptp(result.motion.joint_positions[:, ~others], axis=0).max() > 0.1
+        assert np.isnan(result.hand_error_cm) == (part is BodyPart.LEGS)
+        assert np.isnan(result.foot_error_cm) == (part is BodyPart.UPPER)
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_a_base_that_is_bolted_down_stays(g1: Robot, random_clip: Callable[..., MotionClip], limited: bool) -> None:
+    motion = clip_to_robot(g1, random_clip(frames=300), limited, has_fixed_base=True).motion
+    assert np.ptp(motion.root_positions, axis=0).max() == 0 and np.ptp(motion.root_quaternions, axis=0).max() == 0

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from llamo_ros.core.resources import config_path
+from llamo_ros.retarget.catalogue import robot_names
 from llamo_ros.retarget.check import RobotCheck, check_robot, table
-from llamo_ros.retarget.profile import Robot, robot_names, robot_of_profile
+from llamo_ros.retarget.profile import Robot, robot_of_profile
 
 
 def check_changed(change: Callable[[dict[str, Any]], object]) -> RobotCheck:

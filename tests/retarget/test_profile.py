@@ -12,7 +12,8 @@ import yaml
 from llamo_ros.core.errors import RobotError
 from llamo_ros.core.resources import config_path
 from llamo_ros.retarget.capsules import capsule_distances
-from llamo_ros.retarget.profile import Robot, RootLimits, has_description, load_robot, robot_names
+from llamo_ros.retarget.catalogue import robot_names
+from llamo_ros.retarget.profile import Robot, RootLimits, has_description, load_robot
 
 
 @pytest.fixture

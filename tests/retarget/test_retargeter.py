@@ -239,6 +239,8 @@ def test_unusable_joints_are_refused(g1: Robot) -> None:
         Retargeter(g1).retarget_joints(positions, rotations, 30.0)
     with pytest.raises(MotionDataError, match="NaN"):
         Retargeter(g1).retarget_joints(positions * np.nan, rotations, 30.0)
+    with pytest.raises(MotionDataError, match="more than 10 km"):
+        Retargeter(g1).retarget_joints(positions + 1e5, rotations, 30.0)
     with pytest.raises(ShapeError, match="22 joints"):
         Retargeter(g1).retarget_joints(positions[:, :17], rotations, 30.0)
     with pytest.raises(ParameterError, match="frame_rate"):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from llamo_ros.motion.clip import MotionClip
-from llamo_ros.retarget.profile import Robot, robot_names
+from llamo_ros.retarget.catalogue import robot_names
+from llamo_ros.retarget.profile import Robot
 from llamo_ros.retarget.quality import score_motion
 from llamo_ros.retarget.retargeter import Retargeter
 
