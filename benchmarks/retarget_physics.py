@@ -51,15 +51,13 @@ from llamo_ros.benchmark.physics import (
     urdf_torque_limits,
 )
 from llamo_ros.benchmark.results import add_result_options, check_places, keep
-from llamo_ros.benchmark.robot_limits import CHUNK, chunks_of
+from llamo_ros.benchmark.robot_limits import CHUNK, published
 from llamo_ros.benchmark.self_collision import self_collision
 from llamo_ros.benchmark.tables import caption, markdown
 from llamo_ros.core.errors import LlamoError
 from llamo_ros.core.resources import config_path
 from llamo_ros.retarget.profile import Robot, load_robot
 from llamo_ros.retarget.retargeter import Retargeter, RobotMotion
-from llamo_ros.retarget.root_path import RootPath
-from llamo_ros.retarget.trajectory import TrajectoryShaper
 from llamo_ros.training.runs import git_commit
 from llamo_ros.viewer.tracking import Lines, render_lines, render_rows
 
@@ -141,7 +139,7 @@ def _all_motions(options: argparse.Namespace, robot: Robot) -> Iterator[tuple[st
         retargeter = Retargeter(robot)
         cuts = [slice(first, first + CHUNK) for first in range(0, len(positions), CHUNK)]
         motion = joined([retargeter.retarget_joints(positions[cut], rotations[cut], rate) for cut in cuts])
-        motions = {OURS: motion, PUBLISHED: shaped(robot, motion)}
+        motions = {OURS: motion, PUBLISHED: published(robot, motion)}
         recording = options.clips / f"gmr010_g1_{name}.npz"
         if recording.is_file():
             motions[GMR] = read_gmr(recording, robot, rate)
@@ -153,26 +151,7 @@ def _all_motions(options: argparse.Namespace, robot: Robot) -> Iterator[tuple[st
         for prompt in options.prompts:
             clip = pipeline(prompt, seed=options.seed, max_duration=options.seconds)
             motion = Retargeter(robot).retarget(clip)
-            yield prompt, {OURS: motion, PUBLISHED: shaped(robot, motion)}
-
-
-def shaped(robot: Robot, motion: RobotMotion) -> RobotMotion:
-    """The motion as a controller gets it: joints and root inside the limits."""
-    shaper, root = TrajectoryShaper(robot, motion.frame_rate, blend_s=0.0), RootPath(robot, motion.frame_rate)
-    joints, places, turns = [], [], []
-    for chunk in chunks_of(motion):
-        joints.append(shaper.push(chunk.joint_positions))
-        place, turn = root.follow(chunk, joints[-1])
-        places.append(place)
-        turns.append(turn)
-    return RobotMotion(
-        motion.joint_names,
-        np.concatenate(joints),
-        np.concatenate(places),
-        np.concatenate(turns),
-        motion.contacts,
-        motion.frame_rate,
-    )
+            yield prompt, {OURS: motion, PUBLISHED: published(robot, motion)}
 
 
 def _qpos(motion: RobotMotion, joints: Sequence[str]) -> np.ndarray:

@@ -174,6 +174,13 @@ def chunks_of(motion: RobotMotion) -> Iterator[RobotMotion]:
         yield motion.sliced(first, first + CHUNK)
 
 
+def published(robot: Robot, motion: RobotMotion) -> RobotMotion:
+    """A retargeted motion as a controller gets it: joints and root inside the limits."""
+    kept = LimitJudge(robot).run(chunks_of(motion))
+    assert kept is not None  # nothing in it was refused, or the judge would have nothing to hold
+    return kept
+
+
 def retargeted_chunks(
     retargeter: Retargeter, chunks: Iterable[Callable[[], MotionClip]]
 ) -> Iterator[RobotMotion | None]:

@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from llamo_ros.benchmark.tables import begin_mark, end_mark
 from llamo_ros.core.errors import ShapeError
 from llamo_ros.motion.skeleton import JOINT_COUNT
 from llamo_ros.retarget.profile import Robot
@@ -75,15 +76,34 @@ def test_the_benchmark_prints_its_table(
     benchmark_script: ModuleType, bench_clips: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["retarget_quality.py", "--clips", str(bench_clips), "--names", "squat"])
-    benchmark_script.main()
+    assert benchmark_script.main() == 0
     table = capsys.readouterr().out
     assert "GMR" in table and "hand error" in table and "nan" not in table
+
+
+def test_the_benchmark_writes_a_table_of_all_robots_and_one_beside_gmr(
+    benchmark_script: ModuleType, bench_clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    document = tmp_path / "docs" / "robots.md"
+    document.write_text(f"{begin_mark('retarget_quality')}\n\n{end_mark('retarget_quality')}\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--clips", str(bench_clips), "--names", "stress", "--robots", "booster_t1", "g1", "--write-docs"]
+    monkeypatch.setattr("sys.argv", ["retarget_quality.py", *arguments])
+    assert benchmark_script.main() == 0
+    lines = document.read_text(encoding="utf-8").splitlines()
+    assert any(line.startswith("| booster_t1 | stress |") for line in lines)
+    assert any(line.startswith("| unitree_g1 | stress |") for line in lines)
+    assert "|  | stress: ours | stress: ours, published | stress: GMR |" in lines
+    jerk = next(line for line in lines if line.startswith("| jerk RMS"))
+    ours, published, gmr = map(float, jerk.strip("|").split("|")[1:])
+    assert published <= ours + 1 and ours < gmr
 
 
 def test_the_benchmark_says_which_clip_is_missing(
     benchmark_script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["retarget_quality.py", "--clips", str(tmp_path), "--names", "walk"])
-    with pytest.raises(SystemExit) as stopped:
-        benchmark_script.main()
-    assert stopped.value.code == 1 and "walk.npz" in capsys.readouterr().err
+    assert benchmark_script.main() == 1
+    assert "walk.npz" in capsys.readouterr().err
