@@ -31,6 +31,14 @@ def generate_launch_description() -> LaunchDescription:
             "robot", default_value="unitree_g1", description="Robot profile: a name or a .yaml file."
         ),
         DeclareLaunchArgument(
+            "use_robot_description",
+            default_value="false",
+            description="Wait for the URDF on robot_description and use it in place of the profile's own.",
+        ),
+        DeclareLaunchArgument(
+            "robot_description", default_value="/robot_description", description="Topic of the real robot's URDF."
+        ),
+        DeclareLaunchArgument(
             "use_measured_state",
             default_value="false",
             description="Start from the posture on joint_states. Set it on a real robot.",
@@ -71,12 +79,16 @@ def generate_launch_description() -> LaunchDescription:
                 params_file,
                 {
                     "robot": text("robot"),
+                    "use_robot_description": ParameterValue(
+                        LaunchConfiguration("use_robot_description"), value_type=bool
+                    ),
                     "use_measured_state": ParameterValue(LaunchConfiguration("use_measured_state"), value_type=bool),
                 },
             ],
             remappings=[
                 motion,
                 ("joint_states", LaunchConfiguration("joint_states")),
+                ("robot_description", LaunchConfiguration("robot_description")),
                 ("~/joint_trajectory", LaunchConfiguration("joint_trajectory")),
             ],
             output="screen",

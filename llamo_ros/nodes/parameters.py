@@ -130,7 +130,16 @@ GENERATOR = (
 )
 
 PUBLISHER = (
-    Parameter("robot", "unitree_g1", "Name of a robot profile, or the path of one (.yaml)."),
+    Parameter(
+        "robot",
+        "unitree_g1",
+        "Robot profile: a name, a part of one, or the path of one (.yaml); with a URDF of your own, profile@urdf.",
+    ),
+    Parameter(
+        "use_robot_description",
+        False,
+        "Wait for the robot's URDF on `robot_description` and use it in place of the profile's own.",
+    ),
     _FRAME_ID,
     Parameter(
         "target_depth",

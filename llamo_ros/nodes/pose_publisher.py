@@ -31,6 +31,7 @@ from llamo_ros.nodes.conversions import (
 )
 from llamo_ros.nodes.parameters import PUBLISHER, current, declare
 from llamo_ros.nodes.realtime import PunctualPublisher
+from llamo_ros.nodes.robot_description import received_description
 from llamo_ros.nodes.runtime import (
     LATCHED_QOS,
     OK,
@@ -77,7 +78,8 @@ class PosePublisherNode(Closable):
         super().__init__("pose_publisher")
         values = declare(self, PUBLISHER)
         self._frame_id, self._dt, self._look_ahead = values["frame_id"], values["reference_dt"], values["look_ahead"]
-        self._robot = load_robot(values["robot"])
+        description = received_description(self) if values["use_robot_description"] else None
+        self._robot = load_robot(values["robot"], description)
         self._player = Player(
             PlaybackBuffer(values["target_depth"], values["blend_speed"]),
             MotionToRobot(

@@ -33,9 +33,15 @@ Result = TypeVar("Result")
 
 
 class Closable(Node):
-    """A node that knows when to give up, and what to end."""
+    """A node that knows when to give up, and what to end.
+
+    Attributes:
+        exit_code: Set by the node itself to end its program.
+        is_asked_to_end: Set by a signal; whoever waits while the node is made looks at it.
+    """
 
     exit_code: int | None = None
+    is_asked_to_end = threading.Event()
 
     def close(self) -> bool:
         """End threads; returns whether all have ended."""
@@ -59,7 +65,7 @@ def run_node(name: str, make: Callable[[], Closable], arguments: list[str] | Non
         Exit code: 0 after a signal, 1 after an error at start-up.
     """
     set_time_slice(time_slice)
-    is_asked_to_end = threading.Event()
+    is_asked_to_end = Closable.is_asked_to_end
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: is_asked_to_end.set())
     if PARENT in os.environ:
@@ -80,8 +86,9 @@ def run_node(name: str, make: Callable[[], Closable], arguments: list[str] | Non
                 node.get_logger().error(f"{type(error).__name__} in a callback, the node goes on: {error}")
         code = node.exit_code or 0
     except LlamoError as error:
-        get_logger(name).fatal(str(error))
-        code = 1
+        if not is_asked_to_end.is_set():
+            get_logger(name).fatal(str(error))
+            code = 1
     finally:
         if node is not None:
             has_ended = node.close()
