@@ -110,6 +110,7 @@ def _tell(
         )
     else:
         print("  clamps: velocity, acceleration and jerk not limited")
+    print(f"  self-collision: {result.touches}")
     print(f"  retargeted in {took:.2f} s, {len(result.motion) / took:.0f} frames/s")
 
 

@@ -99,6 +99,7 @@ class PosePublisherNode(Closable):
         self._rejected = 0
         self._estop_is_pressed = False
         self._motion_log, self._posture_log, self._playback_log = Throttle(), Throttle(), Throttle()
+        self._touches, self._touch_log = 0, Throttle(10.0)
         self._posture_problem = ""
 
         self._human_pose = PunctualPublisher(
@@ -314,7 +315,7 @@ class PosePublisherNode(Closable):
 
     def _status(self) -> tuple[bytes, str, dict[str, object]]:
         counters, counts = self._player.buffer.counters, self._player.robot.shaper.counts
-        root = self._player.robot.root_counts
+        root, touches = self._player.robot.root_counts, self._player.robot.touches
         values = {
             "buffer depth [frames]": self._player.depth,
             "frames waiting": self._player.buffer.waiting,
@@ -333,6 +334,8 @@ class PosePublisherNode(Closable):
             "root jerk clamps": root.jerk_clamps,
             "root turn clamps": root.turn_clamps,
             "slides of standing feet": root.slides,
+            "frames in self-collision": touches.frames,
+            "deepest self-collision [m]": touches.deepest,
             "emergency stops": counts.stops,
             "frames without a plan": self._player.late_frames,
             "recalls": self._player.recalls,
@@ -344,6 +347,10 @@ class PosePublisherNode(Closable):
         if self._player.is_waiting_for_posture:
             problem = self._posture_problem
             return WARN, problem or "waiting for the robot's joint states", values
+        before, self._touches = self._touches, touches.frames
+        if touches.frames > before:
+            self._touch_log(self.get_logger().warning, f"the robot touches itself: {touches}")
+            return WARN, f"the robot touches itself, up to {1000 * touches.deepest:.0f} mm so far", values
         if self._player.buffer.paused:
             return OK, "paused", values
         return OK, "playing" if self._player.depth else "holding" if self._published else "waiting for motion", values

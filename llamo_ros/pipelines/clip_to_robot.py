@@ -17,6 +17,7 @@ from llamo_ros.retarget.profile import Robot
 from llamo_ros.retarget.quality import score_motion
 from llamo_ros.retarget.retargeter import Retargeter, RobotMotion
 from llamo_ros.retarget.root_path import RootCounts, RootPath
+from llamo_ros.retarget.touching import TouchCounter
 from llamo_ros.retarget.trajectory import ShaperCounts, TrajectoryShaper
 
 FloatArray = NDArray[np.float64]
@@ -33,6 +34,7 @@ class RobotClip:
         motion: What the robot is to do, at 30 FPS.
         counts: What the joints' limits changed; all zero where they were not asked for.
         root_counts: The same of the root's.
+        touches: Frames in which links are in one another.
         hand_error_cm: Mean distance of the hands from the human's vectors, scaled to the robot's arms, [cm]; NaN where
             they do not follow.
         foot_error_cm: The same of the feet and legs, [cm].
@@ -42,6 +44,7 @@ class RobotClip:
     motion: RobotMotion
     counts: ShaperCounts
     root_counts: RootCounts
+    touches: TouchCounter
     hand_error_cm: float
     foot_error_cm: float
     slip_cm_s: float
@@ -110,6 +113,8 @@ def _joined(motions: list[RobotMotion]) -> RobotMotion:
 def _scored(
     robot: Robot, clip: MotionClip, motion: RobotMotion, counts: ShaperCounts, root_counts: RootCounts
 ) -> RobotClip:
+    touches = TouchCounter(robot)
+    touches.look(motion.joint_positions)
     human, _ = to_ros_world(clip.joint_positions())
     scores = score_motion(robot, motion, human, motion.contacts > _STANDING, first=0)
     legs = {foot.limb for foot in robot.feet}
@@ -117,4 +122,4 @@ def _scored(
     for limb in range(len(robot.limbs)):
         errors[limb in legs].append(scores[f"reach_{limb}_cm"])
     hand, foot = (float(np.mean(errors[is_leg])) if errors[is_leg] else float("nan") for is_leg in (False, True))
-    return RobotClip(motion, counts, root_counts, hand, foot, scores["slip_cm_s"])
+    return RobotClip(motion, counts, root_counts, touches, hand, foot, scores["slip_cm_s"])

@@ -17,6 +17,7 @@ from llamo_ros.retarget.body_part import BodyPart, restricted, standing_place
 from llamo_ros.retarget.profile import Robot
 from llamo_ros.retarget.retargeter import Retargeter, RobotMotion
 from llamo_ros.retarget.root_path import RootCounts, RootPath
+from llamo_ros.retarget.touching import TouchCounter
 from llamo_ros.retarget.trajectory import TrajectoryShaper, TrajectoryWindow
 
 FloatArray = NDArray[np.float64]
@@ -98,6 +99,7 @@ class MotionToRobot:
         self._retargeter = Retargeter(robot)
         self._shaper = TrajectoryShaper(robot, FRAME_RATE, speed, blend_s)
         self._root = RootPath(robot, FRAME_RATE, has_fixed_base)
+        self._touches = TouchCounter(robot)
         self._part, self._place = BodyPart(part), None
         self._has_gap = False  # whether frames of the human were left out since the last one that was followed
         self._tail: tuple[FloatArray, FloatArray] | None = None  # of the root, behind what is planned
@@ -116,6 +118,11 @@ class MotionToRobot:
     def root_counts(self) -> RootCounts:
         """What was changed about the root's path since the start."""
         return self._root.counts
+
+    @property
+    def touches(self) -> TouchCounter:
+        """Planned frames in which the robot's links are in one another."""
+        return self._touches
 
     @property
     def part(self) -> BodyPart:
@@ -219,7 +226,9 @@ class MotionToRobot:
             missing = part.frames[-1].index + 1 - self.end_index
             if missing:  # the time line goes on: what cannot be followed is held
                 planned.append(self._shaper.hold(missing))
-            self._add_roots(part.frames[late:], motion, np.concatenate(planned))
+            joints = np.concatenate(planned)
+            self._add_roots(part.frames[late:], motion, joints)
+            self._touches.look(joints)
         if errors:
             raise errors[0]
 

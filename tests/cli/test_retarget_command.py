@@ -49,7 +49,8 @@ def test_a_bvh_becomes_a_csv_and_a_summary(walk: Path, tmp_path: Path, capsys: p
     assert "hand error" in lines[1] and "foot error" in lines[1] and "stance slip" in lines[1]
     assert lines[2].startswith("  clamps: ") and lines[2].endswith("in 1740 joint values")
     assert lines[3].startswith("  root clamps: 0 of speed") and "in 60 frames" in lines[3]
-    assert "frames/s" in lines[4]
+    assert lines[4].startswith("  self-collision: ")
+    assert "frames/s" in lines[5]
 
 
 def test_every_format_can_be_asked_for(walk: Path, tmp_path: Path) -> None:

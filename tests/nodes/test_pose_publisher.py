@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
 from trajectory_msgs.msg import JointTrajectory
 
 from llamo_ros.motion.clip import MotionClip
@@ -47,3 +48,24 @@ def test_a_first_frame_that_is_late_does_not_date_all_later_ones_forward(graph, 
         rclpy.shutdown()
     assert not delays
     assert max(ahead) < 0.01  # a trajectory leaves 3 ms after the moment that it begins with
+
+
+def test_a_robot_that_touches_itself_is_told_of_once(graph, monkeypatch) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(graph.domain))
+    rclpy.init(args=[])
+    node = PosePublisherNode()
+    try:
+        robot, touches = node._robot, node._player.robot.touches
+        crossed = robot.standing.copy()
+        crossed[robot.model.joint_index("left_hip_roll_joint")] = -0.4
+        crossed[robot.model.joint_index("right_hip_roll_joint")] = 0.4
+        assert node._status()[0] == DiagnosticStatus.OK
+        touches.look(crossed[None])
+        level, message, values = node._status()
+        assert level == DiagnosticStatus.WARN and "touches itself" in message
+        assert values["frames in self-collision"] == 1 and values["deepest self-collision [m]"] > 0.01
+        assert node._status()[0] == DiagnosticStatus.OK
+    finally:
+        node.close()
+        node.destroy_node()
+        rclpy.shutdown()
