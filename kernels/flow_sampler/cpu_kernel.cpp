@@ -236,6 +236,34 @@ FloatArray sample(const Weights& weights, const FloatArray& noise, const FloatAr
   return latents;
 }
 
+// The layer that makes all modulations of a latent: read once, so its bytes are all that counts.
+struct ModulationWeights {
+  Arena arena;
+  Linear layer;
+};
+
+ModulationWeights pack_modulations(const FloatArray& weight, const std::optional<FloatArray>& bias,
+                                   const std::string& instruction_set, const std::string& precision) {
+  Arena arena;
+  Linear layer(weight.data(), bias ? bias->data() : nullptr, weight.shape(1), weight.shape(0),
+               precision_named(precision), instruction_set_named(instruction_set), arena);
+  return {std::move(arena), std::move(layer)};
+}
+
+// Rows (P, M); the memory behind them has rows of whole panels.
+py::array modulate(const ModulationWeights& weights, const FloatArray& activations) {
+  const Linear& layer = weights.layer;
+  const std::int64_t count = activations.shape(0);
+  FloatArray rows({count, layer.padded});
+  float* const out = rows.mutable_data();
+  {
+    py::gil_scoped_release unlocked;
+    Buffer<std::int16_t> quantised(quantised_size(layer.inputs, std::min<std::int64_t>(count, kMaxRows)));
+    layer.multiply({activations.data(), layer.inputs, out, layer.padded, count, quantised.get()});
+  }
+  return rows[py::make_tuple(py::ellipsis(), py::slice(0, layer.outputs, 1))];
+}
+
 }  // namespace
 
 void register_flow_sampler(py::module_& m) {
@@ -248,4 +276,9 @@ void register_flow_sampler(py::module_& m) {
   m.def("flow_sampler", &sample, "Latents (B, Z) after all Euler steps.", py::arg("weights"),
         py::arg("noise").noconvert(), py::arg("time").noconvert(), py::arg("condition").noconvert().none(true),
         py::arg("guidance_scale").none(true));
+  py::class_<ModulationWeights>(m, "ModulationWeights", "Weights of the modulations, packed for one instruction set.")
+      .def(py::init(&pack_modulations), py::arg("weight").noconvert(), py::arg("bias").noconvert().none(true),
+           py::arg("instruction_set"), py::arg("precision"));
+  m.def("modulate", &modulate, "Modulations (P, M) of activations (P, W).", py::arg("weights"),
+        py::arg("activations").noconvert());
 }

@@ -75,7 +75,11 @@ class LatentSampler:
         # What is multiplied for each latent: the condition's part, or where that does not come apart all of it.
         layer = head.condition_modulation if head.config.modulation == "separable" else head.time_modulation
         self._modulations = ModulationLayer(
-            layer.weight, layer.bias, backend=self._field.backend, precision=self._field.precision
+            layer.weight,
+            layer.bias,
+            backend=self._field.backend,
+            precision=self._field.precision,
+            instruction_set=self._field.instruction_set,
         )
         self._tables: OrderedDict[tuple[int, str], tuple[Tensor, Tensor | None]] = OrderedDict()
 
