@@ -169,7 +169,7 @@ def _rows(columns: dict[str, dict[str, Any]]) -> list[tuple[str, list[str]]]:
     table = []
     for label, keys in ROWS:
         values = [_mean([scores.get(key) for key in keys]) for scores in columns.values()]
-        table.append((label, ["-" if value is None else format(value, ".3f") for value in values]))
+        table.append((label, ["-" if value is None else format(round(value, 3) + 0.0, ".3f") for value in values]))
     return table
 
 
@@ -196,7 +196,10 @@ def _tables(result: dict[str, Any]) -> str:
     rows = []
     for row in (row for row in result["rows"] if row["method"] == OURS):
         values = [_mean([row.get(key) for key in keys]) for keys in short]
-        cells = [None if value is None else format(value, ".0f" if value >= 100 else ".2f") for value in values]
+        cells = [
+            None if value is None else format(round(value, 2) + 0.0, ".0f" if value >= 100 else ".2f")
+            for value in values
+        ]
         rows.append([row["robot"], row["clip"], *cells])
     parts = [caption(result), markdown(header, rows)]
     groups: dict[tuple[str, str], dict[str, Any]] = {}
