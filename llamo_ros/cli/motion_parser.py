@@ -105,7 +105,7 @@ def _add_caption(commands: Any) -> None:
         help="words are drawn from the fewest that have this probability together (default: %(default)s)",
     )
     caption.add_argument("--seed", type=whole, default=0, help="of the drawn words (default: %(default)s)")
-    _model_options(caption, "CPU threads of PyTorch's part; the compiled kernels take one (default: 1)")
+    _model_options(caption, "CPU threads where PyTorch runs whole layers; compiled kernels take one (default: 1)")
 
 
 def _add_retarget(commands: Any) -> None:
@@ -160,9 +160,7 @@ def _making_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=not_negative, help="scale of the noise; lower is calmer, less varied")
     parser.add_argument("--steps", type=count, help="solver steps of the flow head per latent")
     parser.add_argument("--solver", choices=("euler", "midpoint"), help="a midpoint step costs two Euler steps")
-    _model_options(
-        parser, "CPU threads that share the flow head and PyTorch's part; gains where cores are free (default: 1)"
-    )
+    _model_options(parser, "CPU threads that share the flow head; more gain only where cores are free (default: 1)")
 
 
 def _model_options(parser: argparse.ArgumentParser, threads: str) -> None:

@@ -9,7 +9,7 @@ from llamo_ros.model.compiled_body import CompiledBody
 from llamo_ros.model.config import FRAMES_PER_LATENT
 from llamo_ros.model.latent_sampler import LatentSampler
 from llamo_ros.model.llamo import Llamo
-from llamo_ros.model.readers import reader_of
+from llamo_ros.model.readers import CompiledReader, reader_of
 from llamo_ros.model.stream_state import StreamState
 
 
@@ -55,6 +55,11 @@ class MotionRuntime:
         )
         self.read = reader_of(model, backend, precision)
         self._decoder = CompiledBody(model.vae.decoder, backend=backend, precision=precision) if is_compiled else None
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether compiled kernels run all that is large, and only small products are left to PyTorch."""
+        return isinstance(self.read, CompiledReader) and self._decoder is not None
 
     @property
     def operations(self) -> dict[str, object]:

@@ -78,8 +78,8 @@ GENERATOR = (
     Parameter(
         "threads",
         1,
-        "CPU threads that share the flow head and what runs in PyTorch, at most the cores there are. One is enough for "
-        "llamo-mini; more gain only where cores are free.",
+        "CPU threads that share the flow head, and PyTorch's where it runs whole layers; at most the cores there are. "
+        "One is enough for llamo-mini; more gain only where cores are free.",
         bounds=(1, 256),
     ),
     Parameter("backend", "auto", "Backend of the kernels: auto, cpu, triton or reference."),
@@ -194,7 +194,7 @@ CAPTIONER = (
     Parameter(
         "threads",
         1,
-        "CPU threads of what runs in PyTorch, at most the cores there are; the compiled kernels caption on one.",
+        "CPU threads where PyTorch runs whole layers, at most the cores there are; compiled kernels caption on one.",
         bounds=(1, 256),
     ),
     Parameter(

@@ -38,7 +38,7 @@ class MotionToText:
     ) -> MotionToText:
         """Load a shipped model by name, or a checkpoint folder; see :meth:`TextToMotion.from_checkpoint`.
 
-        ``threads`` are those of PyTorch in this process; the compiled kernels caption on one.
+        ``threads`` are those of PyTorch in this process where it runs whole layers; compiled kernels caption on one.
 
         Raises:
             ParameterError: ``threads`` is not a whole number from 1 to the cores that this process may use.
@@ -46,7 +46,10 @@ class MotionToText:
         """
         torch.set_num_threads(checked_threads(threads))
         _, metadata = read_config(checkpoint_folder(checkpoint))
-        return cls(*load_checkpoint(checkpoint, device), ConfidenceCalibration.of_metadata(metadata))
+        captioner = cls(*load_checkpoint(checkpoint, device), ConfidenceCalibration.of_metadata(metadata))
+        if captioner._writer.runtime.is_compiled:
+            torch.set_num_threads(1)
+        return captioner
 
     def __call__(self, clip: MotionClip, options: CaptionOptions | None = None) -> Caption:
         """Caption of a clip; of the first 10 s of a longer one. Any frame rate, any place and heading.

@@ -64,8 +64,9 @@ class TextToMotion:
         Args:
             checkpoint: Name or folder.
             device: PyTorch device.
-            threads: CPU threads of PyTorch in this process, and those that share the compiled flow head; one is enough
-                for ``llamo-mini`` and leaves the rest free. The motion is the same up to rounding.
+            threads: CPU threads that share the compiled flow head; one is enough for ``llamo-mini`` and leaves the rest
+                free. PyTorch gets them, for all of this process, only where it runs whole layers (backend "reference",
+                or a backbone in bfloat16): they wait for one another, so a busy core holds all of them up.
             backend: Of the kernels: auto, cpu, triton or reference.
             precision: In which kernels keep weights: float32, bfloat16 or int8, in Triton also float8; None takes the
                 checkpoint's.
@@ -76,7 +77,10 @@ class TextToMotion:
         """
         torch.set_num_threads(checked_threads(threads))
         model, tokenizer = load_checkpoint(checkpoint, device)
-        return cls(model, tokenizer, backend, precision, threads)
+        pipeline = cls(model, tokenizer, backend, precision, threads)
+        if pipeline._runtime.is_compiled:
+            torch.set_num_threads(1)
+        return pipeline
 
     @property
     def model(self) -> Llamo:
