@@ -181,17 +181,26 @@ def check_threads(threads: int, backend: str) -> None:
         ParameterError: `threads` is not a whole number from 1 to the cores that this process may use.
         BackendError: more than one for another backend than "cpu".
     """
+    if checked_threads(threads) > 1 and backend != "cpu":
+        own = "which uses those of torch.set_num_threads()" if backend == "reference" else "which runs on a GPU"
+        raise BackendError(
+            f"threads {threads} means nothing to backend {backend!r}, {own}. Leave it out, or ask for backend='cpu'."
+        )
+
+
+def checked_threads(threads: int) -> int:
+    """The number of threads as a plain one.
+
+    Raises:
+        ParameterError: it is not a whole number from 1 to the cores that this process may use.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     number = whole_number(threads)
     if number is None or not 1 <= number <= cores:
         raise ParameterError(
             f"threads is {threads!r}, expected a whole number from 1 to {cores}, the cores that this process may use."
         )
-    if threads > 1 and backend != "cpu":
-        own = "which uses those of torch.set_num_threads()" if backend == "reference" else "which runs on a GPU"
-        raise BackendError(
-            f"threads {threads} means nothing to backend {backend!r}, {own}. Leave it out, or ask for backend='cpu'."
-        )
+    return number
 
 
 def compiled_kernels(operation: str) -> ModuleType:

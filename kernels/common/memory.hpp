@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <new>
 #include <utility>
@@ -57,25 +58,31 @@ inline std::unique_ptr<void, FreeAligned> aligned_bytes(std::size_t size) {
 // some would share the lines of a cache that others of them leave empty. It has to live as long as what lies in it.
 class Arena {
  public:
+  // Throws std::bad_alloc; the arena is then as it was.
   void* take(std::size_t size) {
-    size = (size + kCacheLine - 1) / kCacheLine * kCacheLine;
-    if (size > left_) {
-      left_ = (std::max(size, kSlab) + kHugePage - 1) / kHugePage * kHugePage;
-      slabs_.push_back(aligned_bytes(left_));
-      next_ = static_cast<char*>(slabs_.back().get());
+    size = whole(size, kCacheLine);
+    if (slabs_.empty() || size > slabs_.back().left) {
+      const std::size_t room = whole(std::max(size, kSlab), kHugePage);
+      slabs_.push_back({aligned_bytes(room), room});
+      slabs_.back().next = static_cast<char*>(slabs_.back().bytes.get());
     }
-    left_ -= size;
-    return std::exchange(next_, next_ + size);
+    Slab& slab = slabs_.back();
+    slab.left -= size;
+    return std::exchange(slab.next, slab.next + size);
   }
 
  private:
+  struct Slab {
+    std::unique_ptr<void, FreeAligned> bytes;
+    std::size_t left;
+    char* next = nullptr;
+  };
   static constexpr std::size_t kSlab = 16 * kHugePage;  // memory that is never written takes no room
-  std::vector<std::unique_ptr<void, FreeAligned>> slabs_;
-  char* next_ = nullptr;
-  std::size_t left_ = 0;
+  static constexpr std::size_t whole(std::size_t size, std::size_t unit) { return (size + unit - 1) / unit * unit; }
+  std::vector<Slab> slabs_;  // all there is to an arena: one that was moved from is empty
 };
 
-// Zeroed values that start on a cache line, in memory of their own or in an arena.
+// Zeroed values that start on a cache line, in memory of their own or in an arena. Throws std::bad_alloc.
 template <typename T>
 class Buffer {
  public:
@@ -87,7 +94,11 @@ class Buffer {
   const T* get() const { return static_cast<const T*>(bytes_.get()); }
 
  private:
-  static constexpr std::size_t size_of(std::int64_t count) { return sizeof(T) * static_cast<std::size_t>(count); }
+  static std::size_t size_of(std::int64_t count) {
+    if (count < 0 || count > std::numeric_limits<std::ptrdiff_t>::max() / std::ptrdiff_t{sizeof(T)})
+      throw std::bad_array_new_length();
+    return sizeof(T) * static_cast<std::size_t>(count);
+  }
   std::unique_ptr<void, FreeAligned> bytes_;
 };
 

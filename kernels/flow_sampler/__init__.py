@@ -74,6 +74,7 @@ class FlowSampler:
         latent_channels: Z.
         width: W.
         blocks: N.
+        threads: How many share a call.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class FlowSampler:
             backend, self.device, instruction_set, precision, has_triton=True
         )
         check_threads(threads, self.backend)
+        self.threads = threads
         if persistent and self.backend != "triton":
             raise BackendError(f"backend {self.backend!r} has no persistent kernel. Leave it out, or use 'triton'.")
         if self.backend == "triton":

@@ -86,7 +86,9 @@ def _completion(options: argparse.Namespace) -> MotionCompletion:
     from llamo_ros.pipelines.text_to_motion import TextToMotion
 
     announce(options.checkpoint)
-    return MotionCompletion(TextToMotion.from_checkpoint(options.checkpoint, device_of(options.device)))
+    return MotionCompletion(
+        TextToMotion.from_checkpoint(options.checkpoint, device_of(options.device), options.threads)
+    )
 
 
 def _tell_read(name: str, clip: MotionClip, read: MotionClip, which: str) -> None:

@@ -57,7 +57,7 @@ def generate(options: argparse.Namespace) -> None:
     text = worded_prompt(options.text, style=options.style, seconds=options.about)
     robot = chosen_robot(options.robot)
     announce(options.checkpoint)
-    pipeline = TextToMotion.from_checkpoint(options.checkpoint, device_of(options.device))
+    pipeline = TextToMotion.from_checkpoint(options.checkpoint, device_of(options.device), options.threads)
     began = time.perf_counter()
     clips = [_talked(pipeline, [text, *options.then], sampling, options.seed)] if options.then else None
     clips = clips or _made(pipeline, text, sampling, options)
@@ -116,7 +116,9 @@ def caption(options: argparse.Namespace) -> None:
     from llamo_ros.pipelines.motion_to_text import MAX_FRAMES, MotionToText
 
     announce(options.checkpoint)
-    described = MotionToText.from_checkpoint(options.checkpoint, device_of(options.device))(clip, wanted)
+    described = MotionToText.from_checkpoint(options.checkpoint, device_of(options.device), options.threads)(
+        clip, wanted
+    )
     if clip.duration > MAX_FRAMES / FRAME_RATE + 0.1:
         note(f"the motion lasts {clip.duration:.1f} s; its first {MAX_FRAMES / FRAME_RATE:.0f} s are described")
     if not described.is_calibrated:

@@ -105,7 +105,7 @@ def _add_caption(commands: Any) -> None:
         help="words are drawn from the fewest that have this probability together (default: %(default)s)",
     )
     caption.add_argument("--seed", type=whole, default=0, help="of the drawn words (default: %(default)s)")
-    _model_options(caption)
+    _model_options(caption, "CPU threads where PyTorch runs whole layers; compiled kernels take one (default: 1)")
 
 
 def _add_retarget(commands: Any) -> None:
@@ -168,10 +168,11 @@ def _making_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=not_negative, help="scale of the noise; lower is calmer, less varied")
     parser.add_argument("--steps", type=count, help="solver steps of the flow head per latent")
     parser.add_argument("--solver", choices=("euler", "midpoint"), help="a midpoint step costs two Euler steps")
-    _model_options(parser)
+    _model_options(parser, "CPU threads that share the flow head; more gain only where cores are free (default: 1)")
 
 
-def _model_options(parser: argparse.ArgumentParser) -> None:
+def _model_options(parser: argparse.ArgumentParser, threads: str) -> None:
     parser.add_argument("--render", type=Path, help="picture (.png) or video (.gif, .mp4) to draw")
     parser.add_argument("--checkpoint", default=DEFAULT_MODEL, help="model or checkpoint folder (default: %(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="(default: %(default)s)")
+    parser.add_argument("--threads", type=count, default=1, metavar="N", help=threads)

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from llamo_ros.core.errors import ParameterError, ShapeError
-from llamo_ros.core.numbers import checked_count, whole_number
+from llamo_ros.core.numbers import checked_count, real_number, whole_number
 from llamo_ros.model.caption_runtime import CaptionRuntime
 from llamo_ros.model.llamo import MOTION
 from llamo_ros.model.mixture_of_transformers import KeyValueCache
 from llamo_ros.model.seeded import checked_seed, seeded_generator
+from llamo_ros.model.text_generation import checked_temperature, is_greedy
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class CaptionOptions:
             higher.
         top_p: Drawn from the fewest tokens that together have at least this probability (nucleus sampling).
         seed: Same seed, same caption.
-        max_tokens: The caption is cut here.
+        max_tokens: The caption is cut here, or at as many as the model has positions.
 
     Raises:
-        ParameterError: an option is out of range.
+        ParameterError: an option is no number, or out of range.
     """
 
     temperature: float = 0.0
@@ -43,12 +44,11 @@ class CaptionOptions:
     max_tokens: int = 40
 
     def __post_init__(self) -> None:
-        if not (0 <= self.temperature < 100 and 0 < self.top_p <= 1 and self.max_tokens >= 1):
-            raise ParameterError(
-                f"temperature is {self.temperature}, top_p {self.top_p} and max_tokens {self.max_tokens}; expected "
-                "0 <= temperature < 100, 0 < top_p <= 1 and max_tokens >= 1."
-            )
+        checked_temperature(self.temperature)
+        if not 0 < real_number(self.top_p) <= 1:
+            raise ParameterError(f"top_p is {self.top_p!r}, expected a number above 0 and at most 1.")
         checked_seed(self.seed)
+        checked_count("max_tokens", self.max_tokens)
 
 
 @dataclass(frozen=True)
@@ -155,9 +155,10 @@ class MotionPrefix:
     @torch.inference_mode()
     def _caption(self, stops: Collection[int], forbidden: list[int], options: CaptionOptions) -> Iterator[CaptionToken]:
         generator = seeded_generator(options.seed)
-        cache = self._copy(1 + options.max_tokens)
+        most = min(options.max_tokens, self._model.config.backbone.max_positions)
+        cache = self._copy(1 + most)
         token = self._model.end_motion
-        for _ in range(options.max_tokens):
+        for _ in range(most):
             hidden_SD = self._runtime.read([token], self._no_latents(), cache)
             logits_V = self._model.backbone.text.logits(hidden_SD[-1]).float()
             logits_V[forbidden] = -torch.inf
@@ -205,7 +206,7 @@ class MotionPrefix:
 
 
 def _chosen(logits_V: Tensor, options: CaptionOptions, generator: torch.Generator) -> int:
-    if options.temperature == 0:
+    if is_greedy(logits_V, options.temperature):
         return int(logits_V.argmax())
     probabilities_V, ids_V = torch.softmax(logits_V / options.temperature, dim=-1).sort(descending=True)
     # A token stays if those before it do not reach top_p yet; the first one always does.

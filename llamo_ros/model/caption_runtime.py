@@ -45,6 +45,11 @@ class CaptionRuntime:
         self._reader = compiled_reader(model, backend, precision)
         self._encoder = CompiledBody(model.vae.encoder, backend=backend, precision=precision) if is_compiled else None
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether compiled kernels run all layers, and only the choice of words is left to PyTorch."""
+        return self._reader is not None and self._encoder is not None
+
     def read(self, tokens: Sequence[int], latents_LC: Tensor, cache: KeyValueCache) -> Tensor:
         """Hidden states (S, D) of tokens behind those of the cache, which is extended.
 

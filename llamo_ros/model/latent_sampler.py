@@ -42,6 +42,7 @@ class LatentSampler:
         solver: str = "euler",
         backend: str = "auto",
         precision: str = "float32",
+        threads: int = 1,
     ) -> None:
         """Pack the weights. When those of ``head`` change, build a new sampler: only part of them is copied.
 
@@ -51,10 +52,11 @@ class LatentSampler:
             solver: Solver of a call that names none, one of ``SOLVERS``.
             backend: Of the velocity field, see :class:`~llamo_ros.kernels.flow_sampler.FlowSampler`.
             precision: See there.
+            threads: See there.
 
         Raises:
-            ParameterError: ``steps`` or ``solver`` is out of range, or a weight is not finite.
-            BackendError: backend or precision cannot run here.
+            ParameterError: ``steps``, ``solver`` or ``threads`` is out of range, or a weight is not finite.
+            BackendError: backend, precision or threads cannot run here.
         """
         self.steps, self.solver = check_solver(steps, solver)
         if head.dtype != torch.float32:
@@ -71,7 +73,7 @@ class LatentSampler:
             output_bias=head.output.bias,
         )
         self._head = head
-        self._field = FlowSampler(weights, backend=backend, precision=precision)
+        self._field = FlowSampler(weights, backend=backend, precision=precision, threads=threads)
         # What is multiplied for each latent: the condition's part, or where that does not come apart all of it.
         layer = head.condition_modulation if head.config.modulation == "separable" else head.time_modulation
         self._modulations = ModulationLayer(

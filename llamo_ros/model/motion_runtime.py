@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from llamo_ros.kernels.backends import choose_backend
+from llamo_ros.kernels.backends import checked_threads, choose_backend
 from llamo_ros.model.compiled_body import CompiledBody
 from llamo_ros.model.config import FRAMES_PER_LATENT
 from llamo_ros.model.latent_sampler import LatentSampler
 from llamo_ros.model.llamo import Llamo
-from llamo_ros.model.readers import reader_of
+from llamo_ros.model.readers import CompiledReader, reader_of
 from llamo_ros.model.stream_state import StreamState
 
 
@@ -26,7 +26,7 @@ class MotionRuntime:
         precision: In which the kernels keep weights.
     """
 
-    def __init__(self, model: Llamo, backend: str = "auto", precision: str | None = None) -> None:
+    def __init__(self, model: Llamo, backend: str = "auto", precision: str | None = None, threads: int = 1) -> None:
         """Pack the weights.
 
         Args:
@@ -35,20 +35,31 @@ class MotionRuntime:
                 (those, or an error), or "reference" (PyTorch).
             precision: "float32", "bfloat16", "int8", or in Triton "float8"; None takes the checkpoint's, where kernels
                 run.
+            threads: That share the compiled loop of the flow head, see
+                :class:`~llamo_ros.kernels.flow_sampler.FlowSampler`; the other compiled kernels take one. What runs in
+                PyTorch has those of ``torch.set_num_threads``.
 
         Raises:
-            ParameterError: there is no such precision, or a weight is not finite.
+            ParameterError: there is no such precision or number of threads, or a weight is not finite.
             BackendError: backend or precision cannot run here, or "cpu" is asked for and the backbone is in bfloat16.
         """
         self.model = model
+        shared = checked_threads(threads)
         sampler_backend = choose_backend(backend, model.latent_mean.device, has_triton=True)
         is_compiled = sampler_backend == "cpu"
         if precision is None:
             precision = "float32" if sampler_backend == "reference" else model.config.generation.precision
         self.precision = precision
-        self.sampler = LatentSampler(model.flow_head, backend=backend, precision=precision)
+        self.sampler = LatentSampler(
+            model.flow_head, backend=backend, precision=precision, threads=shared if is_compiled else 1
+        )
         self.read = reader_of(model, backend, precision)
         self._decoder = CompiledBody(model.vae.decoder, backend=backend, precision=precision) if is_compiled else None
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether compiled kernels run all that is large, and only small products are left to PyTorch."""
+        return isinstance(self.read, CompiledReader) and self._decoder is not None
 
     @property
     def operations(self) -> dict[str, object]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from llamo_ros.core.errors import ParameterError
+from llamo_ros.core.numbers import checked_count, real_number
 from llamo_ros.model.llamo import Llamo
 from llamo_ros.model.mixture_of_transformers import KeyValueCache
 
@@ -24,18 +25,15 @@ class TextOptions:
         max_tokens: The text is cut here.
 
     Raises:
-        ParameterError: an option is out of range.
+        ParameterError: an option is no number, or out of range.
     """
 
     temperature: float = 0.0
     max_tokens: int = 256
 
     def __post_init__(self) -> None:
-        if not (0 <= self.temperature < 100 and self.max_tokens >= 1):
-            raise ParameterError(
-                f"temperature is {self.temperature} and max_tokens {self.max_tokens}; expected 0 <= temperature < 100 "
-                "and max_tokens >= 1."
-            )
+        checked_temperature(self.temperature)
+        checked_count("max_tokens", self.max_tokens)
 
 
 class TextMemory:
@@ -126,7 +124,24 @@ def generate_text(
 
 def next_token(logits_V: Tensor, temperature: float, generator: torch.Generator | None = None) -> int:
     """The most likely id at temperature 0, a drawn one above."""
-    if temperature == 0:
+    if is_greedy(logits_V, temperature):
         return int(logits_V.argmax())
     probabilities = torch.softmax(logits_V / temperature, dim=-1).cpu()
     return int(torch.multinomial(probabilities, 1, generator=generator))
+
+
+def checked_temperature(temperature: float) -> float:
+    """The temperature as a plain number.
+
+    Raises:
+        ParameterError: it is not a number from 0 to below 100.
+    """
+    number = real_number(temperature)
+    if not 0 <= number < 100:
+        raise ParameterError(f"temperature is {temperature!r}, expected a number from 0 to below 100.")
+    return number
+
+
+def is_greedy(logits_V: Tensor, temperature: float) -> bool:
+    """Whether the most likely id is to be taken: temperature 0, or so low that float32 cannot hold what it makes."""
+    return temperature == 0 or not torch.isfinite((logits_V / temperature).max())

@@ -75,7 +75,13 @@ _FRAME_ID = Parameter("frame_id", "odom", "Fixed coordinate frame, z up, in whic
 GENERATOR = (
     Parameter("checkpoint", "llamo-mini", "Name of a shipped model, or a checkpoint folder."),
     Parameter("device", "cpu", "PyTorch device of the model, such as cpu or cuda:0."),
-    Parameter("threads", 1, "CPU threads of PyTorch; one is enough for llamo-mini.", bounds=(1, 256)),
+    Parameter(
+        "threads",
+        1,
+        "CPU threads that share the flow head, and PyTorch's where it runs whole layers; at most the cores there are. "
+        "One is enough for llamo-mini; more gain only where cores are free.",
+        bounds=(1, 256),
+    ),
     Parameter("backend", "auto", "Backend of the kernels: auto, cpu, triton or reference."),
     Parameter(
         "precision",
@@ -194,7 +200,12 @@ PUBLISHER = (
 CAPTIONER = (
     Parameter("checkpoint", "llamo-mini", "Name of a shipped model, or a checkpoint folder."),
     Parameter("device", "cpu", "PyTorch device of the model, such as cpu or cuda:0."),
-    Parameter("threads", 1, "CPU threads of PyTorch.", bounds=(1, 256)),
+    Parameter(
+        "threads",
+        1,
+        "CPU threads where PyTorch runs whole layers, at most the cores there are; compiled kernels caption on one.",
+        bounds=(1, 256),
+    ),
     Parameter(
         "interval",
         2.0,

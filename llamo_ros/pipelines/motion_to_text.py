@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from llamo_ros.core.errors import MotionDataError
-from llamo_ros.core.numbers import checked_count
+from llamo_ros.kernels.backends import checked_threads
 from llamo_ros.model.caption_generation import CaptionOptions
 from llamo_ros.model.checkpoint import checkpoint_folder, load_checkpoint, read_config
 from llamo_ros.model.config import FRAMES_PER_LATENT
@@ -38,13 +38,18 @@ class MotionToText:
     ) -> MotionToText:
         """Load a shipped model by name, or a checkpoint folder; see :meth:`TextToMotion.from_checkpoint`.
 
+        ``threads`` are those of PyTorch in this process where it runs whole layers; compiled kernels caption on one.
+
         Raises:
-            ParameterError: ``threads`` is not a whole number from 1 on.
+            ParameterError: ``threads`` is not a whole number from 1 to the cores that this process may use.
             CheckpointError: the checkpoint or its calibration is unknown, incomplete or damaged.
         """
-        torch.set_num_threads(checked_count("threads", threads))
+        torch.set_num_threads(checked_threads(threads))
         _, metadata = read_config(checkpoint_folder(checkpoint))
-        return cls(*load_checkpoint(checkpoint, device), ConfidenceCalibration.of_metadata(metadata))
+        captioner = cls(*load_checkpoint(checkpoint, device), ConfidenceCalibration.of_metadata(metadata))
+        if captioner._writer.runtime.is_compiled:
+            torch.set_num_threads(1)
+        return captioner
 
     def __call__(self, clip: MotionClip, options: CaptionOptions | None = None) -> Caption:
         """Caption of a clip; of the first 10 s of a longer one. Any frame rate, any place and heading.

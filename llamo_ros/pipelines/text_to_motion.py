@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from llamo_ros.core.errors import ParameterError
-from llamo_ros.core.numbers import checked_count
+from llamo_ros.kernels.backends import checked_threads
 from llamo_ros.model.checkpoint import load_checkpoint
 from llamo_ros.model.llamo import Llamo
 from llamo_ros.model.motion_runtime import MotionRuntime
@@ -40,10 +40,15 @@ class TextToMotion:
     """
 
     def __init__(
-        self, model: Llamo, tokenizer: TextTokenizer, backend: str = "auto", precision: str | None = None
+        self,
+        model: Llamo,
+        tokenizer: TextTokenizer,
+        backend: str = "auto",
+        precision: str | None = None,
+        threads: int = 1,
     ) -> None:
         self._model, self._tokenizer = model, tokenizer
-        self._runtime = MotionRuntime(model, backend, precision)
+        self._runtime = MotionRuntime(model, backend, precision, threads)
 
     @classmethod
     def from_checkpoint(
@@ -59,18 +64,23 @@ class TextToMotion:
         Args:
             checkpoint: Name or folder.
             device: PyTorch device.
-            threads: CPU threads of PyTorch in this process; one is enough for ``llamo-mini`` and leaves the rest free.
+            threads: CPU threads that share the compiled flow head; one is enough for ``llamo-mini`` and leaves the rest
+                free. PyTorch gets them, for all of this process, only where it runs whole layers (backend "reference",
+                or a backbone in bfloat16): they wait for one another, so a busy core holds all of them up.
             backend: Of the kernels: auto, cpu, triton or reference.
             precision: In which kernels keep weights: float32, bfloat16 or int8, in Triton also float8; None takes the
                 checkpoint's.
 
         Raises:
-            ParameterError: ``threads`` is not a whole number from 1 on.
+            ParameterError: ``threads`` is not a whole number from 1 to the cores that this process may use.
             CheckpointError: the checkpoint is unknown, incomplete or damaged.
         """
-        torch.set_num_threads(checked_count("threads", threads))
+        torch.set_num_threads(checked_threads(threads))
         model, tokenizer = load_checkpoint(checkpoint, device)
-        return cls(model, tokenizer, backend, precision)
+        pipeline = cls(model, tokenizer, backend, precision, threads)
+        if pipeline._runtime.is_compiled:
+            torch.set_num_threads(1)
+        return pipeline
 
     @property
     def model(self) -> Llamo:

@@ -34,6 +34,25 @@ def test_an_unknown_robot_is_refused_with_the_known_ones(tmp_path: Path, refused
     assert "unitree_g1" in refused("generate", "walk", "-o", tmp_path / "x.bvh", "--robot", "c3po")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["generate", "walk", "-o", "x.bvh"],
+        ["complete", "stand.npz", "-o", "x.bvh"],
+        ["between", "stand.npz", "stand.npz", "-o", "x.bvh"],
+        ["caption", "stand.npz"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_more_threads_than_cores_are_refused(
+    words: list[str], motion_file: Path, checkpoint: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(motion_file.parent)
+    line = refused(*words, "--checkpoint", checkpoint, "--threads", 4096)
+    assert "threads is 4096, expected a whole number from 1 to" in line
+    assert not Path("x.bvh").exists()
+
+
 def test_an_unknown_model_is_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
     assert "no model 'none'" in refused("generate", "walk", "-o", tmp_path / "x.bvh", "--checkpoint", "none")
 
@@ -44,6 +63,8 @@ def test_an_unknown_model_is_refused(tmp_path: Path, refused: Callable[..., str]
         ["generate", "walk", "-o", "x.bvh", "--duration", "nan"],
         ["generate", "walk", "-o", "x.bvh", "--seed", "-1"],
         ["generate", "walk", "-o", "x.bvh", "--steps", "many"],
+        ["generate", "walk", "-o", "x.bvh", "--threads", "0"],
+        ["caption", "x.bvh", "--threads", "two"],
         ["generate", "walk", "-o", "x.bvh", "--solver", "rk4"],
         ["generate", "walk", "-o", "x.bvh", "--samples", "2", "--best-of", "2"],
         ["generate", "walk"],

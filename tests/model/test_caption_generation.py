@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -120,9 +121,36 @@ def test_what_makes_no_sense_is_refused(tiny: Llamo) -> None:
         empty.log_probabilities([5], EOS)
     with pytest.raises(ParameterError, match="room for 3"):
         empty.extend(torch.randn(4, 8))
-    for options in ({"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"max_tokens": 0}):
-        with pytest.raises(ParameterError):
-            CaptionOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("option", "expected", "wrong"),
+    [
+        ("temperature", "a number from 0 to below 100", [-1.0, 100, float("nan"), "0.5", "warm", None, True, [0.5]]),
+        ("top_p", "a number above 0 and at most 1", [0.0, 1.5, float("inf"), "0.9", None, True, (0.9,)]),
+        ("seed", r"a whole number from 0 to 2\^63 - 1", [-1, 2**63, 1.0, "1", None, True]),
+        ("max_tokens", "a whole number from 1 on", [0, -3, 12.0, "12", None, True, float("nan")]),
+    ],
+)
+def test_an_option_that_cannot_be_is_named_with_what_is_expected(option: str, expected: str, wrong: list) -> None:
+    for value in wrong:
+        with pytest.raises(ParameterError, match=f"^{option} is {re.escape(repr(value))}, expected {expected}"):
+            CaptionOptions(**{option: value})
+
+
+def test_memory_is_taken_for_no_more_tokens_than_the_model_has_positions(tiny: Llamo) -> None:
+    assert next(read(tiny, torch.randn(5, 8)).caption((), (), CaptionOptions(max_tokens=2**40)))
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 5e-324])
+def test_a_temperature_near_zero_writes_the_most_likely_caption(tiny: Llamo, temperature: float) -> None:
+    prefix = read(tiny, torch.randn(5, 8))
+    assert written(prefix, temperature=temperature) == written(prefix)
+
+
+def test_numbers_of_other_libraries_are_numbers() -> None:
+    numpy = pytest.importorskip("numpy")
+    CaptionOptions(temperature=numpy.float32(0.5), top_p=1, seed=numpy.int64(3), max_tokens=numpy.uint8(7))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,6 +110,25 @@ def test_drawn_tokens_follow_the_seed_and_the_probabilities() -> None:
     assert {next_token(logits, 0.0) for _ in range(20)} == {0}
 
 
+@pytest.mark.parametrize("temperature", [1e-30, 1e-40, 5e-324])
+def test_a_temperature_near_zero_takes_the_most_likely_token(temperature: float) -> None:
+    assert next_token(torch.tensor([-2.0, 3.0, -torch.inf, 2.9]), temperature) == 1
+    assert next_token(torch.tensor([-9.0, -3.0, -torch.inf, -3.1]), temperature) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "expected", "wrong"),
+    [
+        ("temperature", "a number from 0 to below 100", [-1.0, 100, float("nan"), "0.5", None, True, [0.5]]),
+        ("max_tokens", "a whole number from 1 on", [0, -3, 12.0, "12", None, True]),
+    ],
+)
+def test_an_option_that_cannot_be_is_named_with_what_is_expected(option: str, expected: str, wrong: list) -> None:
+    for value in wrong:
+        with pytest.raises(ParameterError, match=f"^{option} is {re.escape(repr(value))}, expected {expected}"):
+            TextOptions(**{option: value})
+
+
 def test_text_ends_where_the_memory_does(tiny: Llamo) -> None:
     memory = TextMemory(tiny, limit=9)
     assert len(list(generate_text(memory, PROMPT, (), TextOptions(max_tokens=100)))) == 5
@@ -118,9 +138,3 @@ def test_text_ends_where_the_memory_does(tiny: Llamo) -> None:
         list(generate_text(memory, list(range(10)), (), TextOptions()))
     with pytest.raises(ParameterError, match="0 tokens"):
         memory.read([])
-
-
-@pytest.mark.parametrize("options", [(-0.1, 5), (float("nan"), 5), (1.0, 0)], ids=str)
-def test_options_out_of_range_are_refused(options: tuple[float, int]) -> None:
-    with pytest.raises(ParameterError, match="temperature"):
-        TextOptions(*options)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 
 from llamo_ros.core.errors import ParameterError, PromptError
 from llamo_ros.model.llamo import Llamo
@@ -92,10 +94,26 @@ def test_a_score_that_is_no_number_is_refused(pipeline: TextToMotion) -> None:
 
 
 @pytest.mark.parametrize("kind", [TextToMotion, MotionToText])
-@pytest.mark.parametrize("threads", [0, True, "2", 1.5], ids=repr)
+@pytest.mark.parametrize("threads", [0, -1, 10**6, True, "2", 1.5, None], ids=repr)
 def test_a_number_of_threads_that_cannot_be_is_refused(kind: type, threads: object) -> None:
-    with pytest.raises(ParameterError, match=f"threads is {threads!r}, expected a whole number from 1 on"):
+    with pytest.raises(ParameterError, match=f"threads is {threads!r}, expected a whole number from 1 to .*cores"):
         kind.from_checkpoint("none", threads=threads)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="asks the system for cores in another way")
+def test_pytorch_gets_threads_only_where_it_runs_whole_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+    before = torch.get_num_threads()
+    try:
+        for kind, options, expected in [
+            (TextToMotion, {}, 1),
+            (TextToMotion, {"backend": "reference"}, 2),
+            (MotionToText, {}, 1),
+        ]:
+            kind.from_checkpoint("llamo-mini", threads=2, **options)
+            assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_whole_clips_cannot_be_endless(pipeline: TextToMotion) -> None:
