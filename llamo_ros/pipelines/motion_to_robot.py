@@ -52,7 +52,15 @@ class RobotWindow:
 
     def positions_at(self, indices: NDArray[np.int64]) -> FloatArray:
         """Joint positions, shape (N, J), [rad], at indices of the time line; before and behind it those of its ends."""
-        return self.trajectory.positions[np.clip(indices - self.index, 0, len(self) - 1)]
+        return self.trajectory.positions[self._rows(indices)]
+
+    def roots_at(self, indices: NDArray[np.int64]) -> FloatArray:
+        """Root positions, [m], and quaternions, xyzw, shape (N, 7), as :meth:`positions_at`."""
+        rows = self._rows(indices)
+        return np.concatenate([self.root_positions[rows], self.root_quaternions[rows]], axis=1)
+
+    def _rows(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.clip(indices - self.index, 0, len(self) - 1)
 
 
 @dataclass(frozen=True)
@@ -274,13 +282,13 @@ class MotionToRobot:
         Raises:
             ParameterError: that frame is not planned yet, or already forgotten.
         """
-        trajectory = self._shaper.window(index - (self._first or 0))
+        positions, quaternions = self._root_tail()
+        trajectory = self._shaper.window(index - (self._first or 0), len(positions))
         old = index - _KEPT_FRAMES - self._roots_first
         if old > 0:
             self._roots, self._roots_first = self._roots[old:], self._roots_first + old
         last = len(self._roots) - 1
         rows = [self._roots[min(index + k - self._roots_first, last)] for k in range(len(trajectory))]
-        positions, quaternions = self._root_tail()
         begin = min(max(last + 1 + self._roots_first - index, 0), len(rows))
         missing = len(rows) - begin
         return RobotWindow(

@@ -29,7 +29,7 @@ _ON_THE_WAY = 0.005  # [s] from sending a frame until the robot follows it
 # depends on the velocity at its end.
 _ON_ITS_PATH = 0.3
 _RECALL_MARGIN = 2  # frames; what is planned anew begins that much later, so that it can be sent before it is reached
-_SAME = 1e-9  # [rad]
+_SAME = 1e-9  # [rad], of joints; [m] and 1, of the root
 _START_STEP = 0.01  # [rad]; how far a first window may have moved by when the robot gets it, which rests until then
 # [s]; a frame that is later is not sent any more. After a longer pause of the whole process, time goes on from now,
 # not in a rush, see :meth:`Player.sit_out`.
@@ -324,7 +324,11 @@ class Player:
         """Whether a window says of the frames up to ``until`` what the robot was sent last, or rests if it was not."""
         sent, tolerance = (self.robot.resting(), _START_STEP) if self._sent is None else (self._sent, _SAME)
         indices = np.arange(window.index, until + 1)
-        return np.abs(window.positions_at(indices) - sent.positions_at(indices)).max() <= tolerance
+        if np.abs(window.positions_at(indices) - sent.positions_at(indices)).max() > tolerance:
+            return False
+        if self._sent is None:  # a root that was never sent may begin anywhere
+            return True
+        return bool(np.abs(window.roots_at(indices) - sent.roots_at(indices)).max() <= _SAME)
 
     def _has_begun(self) -> bool:
         """Start the robot as soon as there is motion and, where it is needed, a posture to start from."""

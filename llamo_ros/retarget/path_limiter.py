@@ -113,6 +113,16 @@ class PathLimiter:
         """The last position, shape (N,)."""
         return self._history[-1]
 
+    @property
+    def moved_by(self) -> float:
+        """The most that a coordinate moved by in one of the last two frames."""
+        return float(np.abs(np.diff(self._history, axis=0)).max())
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether some group is not where its last target was, or has none."""
+        return bool(self._behind().any())
+
     def start(self, position: FloatArray) -> None:
         """Begin at rest at a position (N,)."""
         self.resume(np.tile(position, (3, 1)), position[None])

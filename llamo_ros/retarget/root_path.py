@@ -27,6 +27,7 @@ FloatArray = NDArray[np.float64]
 _STANDS = 0.5  # contact weight from which on a foot must not slide
 _FARTHEST = 1e4  # [m]; a root beyond is a unit or a number gone wrong
 _EXACT = 1e-12
+_AT_REST = 1e-9  # [m] or [rad]; what a root may still move by in a frame and count as at rest
 
 
 @dataclass
@@ -149,22 +150,41 @@ class RootPath:
             return poses
         if self.is_fixed or self._reference is None or not len(planned):
             return self._stay(*self._last, len(planned))
-        last = self._reference
-        still = [
-            np.repeat(array[None], len(planned), axis=0)
-            for array in (last.joints, last.position, last.quaternion, last.contacts)
-        ]
-        return self._plan(*still, planned)
+        before = self._reference.planned[None]
+        moves = np.flatnonzero((np.diff(planned, axis=0, prepend=before) != 0).any(axis=1))
+        moving = int(moves[-1]) + 1 if len(moves) else 0
+        poses = [self._keep_feet(planned[:moving])] if moving else []
+        while moving < len(planned):
+            count = 1 if self._is_on_its_way() else len(planned) - moving
+            part = planned[moving : moving + count]
+            poses.append(self._keep_feet(part) if self._is_on_its_way() else self._brake(count))
+            moving += count
+        positions, quaternions = (np.concatenate(parts) for parts in zip(*poses, strict=True))
+        return positions, quaternions
 
     def tail(self, planned: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Where :meth:`hold` would take the root; nothing is planned."""
+        """Where :meth:`hold` would take the root, and from there to rest; nothing is planned.
+
+        A root that its limits held back still moves when the joints rest. The tail then goes on until it rests too.
+
+        Args:
+            planned: Joints on their way to rest, shape (T, J), [rad]; the last two rows are equal.
+
+        Returns:
+            Root positions (M, 3), [m], and orientations (M, 4), xyzw; M >= T, at rest.
+        """
         preview = copy.copy(self)
         preview.counts = RootCounts()
         for name in ("_place", "_heading", "_tilt"):
             limiter = copy.copy(getattr(self, name))
             limiter.counts = copy.copy(limiter.counts)
             setattr(preview, name, limiter)
-        return preview.hold(planned)
+        positions, quaternions = preview.hold(np.concatenate([planned, planned[-1:]]))  # one more: no acceleration
+        if self.is_fixed or preview._rests():
+            return positions[:-1], quaternions[:-1]
+        rest = 1 + max(len(limiter.way_to_rest()) for limiter in preview._limiters)
+        places, turns = preview.hold(np.repeat(planned[-1:], rest, axis=0))
+        return np.concatenate([positions, places]), np.concatenate([quaternions, turns])
 
     def resume(
         self, positions: FloatArray, quaternions: FloatArray, way: FloatArray, joints: FloatArray, contacts: FloatArray
@@ -191,6 +211,37 @@ class RootPath:
         self._take_up(joints, *self._last, contacts)
         self._reference.planned = joints.copy()
         self._continues = False
+
+    @property
+    def _limiters(self) -> tuple[PathLimiter, PathLimiter, PathLimiter]:
+        return self._place, self._heading, self._tilt
+
+    def _rests(self) -> bool:
+        """Whether velocity and acceleration of the root are zero."""
+        return all(limiter.moved_by <= _AT_REST for limiter in self._limiters if limiter.has_started)
+
+    def _is_on_its_way(self) -> bool:
+        """Whether the root still moves, and is where the feet want it."""
+        return not self._rests() and not any(limiter.is_behind for limiter in self._limiters)
+
+    def _keep_feet(self, planned: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Plan frames of joints (T, J) that go on without a motion: the feet that stood last stand."""
+        last = self._reference
+        still = (last.joints, last.position, last.quaternion, last.contacts)
+        return self._plan(*(np.repeat(array[None], len(planned), axis=0) for array in still), planned)
+
+    def _brake(self, count: int) -> tuple[FloatArray, FloatArray]:
+        """Plan frames in which the joints rest and the root is not where the feet want it: it brakes.
+
+        Going there would slide the feet of a robot that stands still. The next motion is taken up from where it ends.
+        """
+        if self._rests():
+            return self._stay(*self._last, count)
+        self._continues = False
+        place, heading, tilt = (limiter.brake(count) for limiter in self._limiters)
+        quaternions = _continued(self._last[1], _joined(heading[:, 0], tilt))
+        self._last = place[-1].copy(), quaternions[-1].copy()
+        return place, quaternions
 
     def _take_up(self, joints: FloatArray, position: FloatArray, quaternion: FloatArray, contacts: FloatArray) -> None:
         """Let a retargeted frame be where the robot is: heading and place go on, whatever they were."""
@@ -303,9 +354,7 @@ class RootPath:
         self.counts.turn_clamps = sum(each.velocity + each.acceleration for each in turn_counts)
         if turned.any() or turns.any():
             quaternions = _joined(heading, tilt)
-        first = quaternions[:1] if self._last is None else self._last[1][None]
-        dots = (np.concatenate([first, quaternions[:-1]]) * quaternions).sum(axis=1)
-        quaternions = quaternions * np.cumprod(np.where(dots < 0, -1.0, 1.0))[:, None]
+        quaternions = _continued(quaternions[0] if self._last is None else self._last[1], quaternions)
         self._last = place[-1].copy(), quaternions[-1].copy()
         return place, quaternions
 
@@ -332,6 +381,12 @@ def _joined(headings: FloatArray, tilts: FloatArray) -> FloatArray:
     sine, cosine, rest = np.sin(headings / 2), np.cos(headings / 2), np.cos(angle / 2)
     x, y = cosine * level[0] - sine * level[1], cosine * level[1] + sine * level[0]
     return np.stack([x, y, sine * rest, cosine * rest], axis=1)
+
+
+def _continued(before: FloatArray, quaternions: FloatArray) -> FloatArray:
+    """Orientations (T, 4) with signs such that neighbours lie on one side, the first one's being ``before`` (4,)."""
+    dots = (np.concatenate([before[None], quaternions[:-1]]) * quaternions).sum(axis=1)
+    return quaternions * np.cumprod(np.where(dots < 0, -1.0, 1.0))[:, None]
 
 
 def _turned(vectors: FloatArray, angle: float | FloatArray) -> FloatArray:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from llamo_ros.core.errors import MotionDataError, ParameterError
 from llamo_ros.retarget.path_limiter import PathLimiter
+from llamo_ros.retarget.path_mixing import filled
 from llamo_ros.retarget.profile import Robot
 
 FloatArray = NDArray[np.float64]
@@ -269,10 +270,14 @@ class TrajectoryShaper:
         """Blend the next chunks in from where the joints brake to, because they do not continue the last ones."""
         self._begin_blend(self._blend_frames)
 
-    def way_to_rest(self) -> FloatArray:
-        """Positions behind the last planned frame with which a window ends, shape (N, J), [rad]; N >= 2, at rest."""
+    def way_to_rest(self, frames: int = 2) -> FloatArray:
+        """Positions behind the last planned frame with which a window ends, shape (N, J), [rad]; at rest.
+
+        Args:
+            frames: How many there are at least, >= 2.
+        """
         way = self._limiter.way_to_rest()
-        return np.concatenate([way, way[-1:]])
+        return filled(way, max(len(way) + 1, frames)).copy()
 
     def braking_tail(self, positions: FloatArray, velocities: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Bring every joint to rest as fast as its limits allow, without passing its position limits.
@@ -289,8 +294,12 @@ class TrajectoryShaper:
         path = np.concatenate([positions[None], tail, tail[-1:]])
         return path[1:], self._velocities(np.concatenate([path, path[-1:]]))
 
-    def window(self, start_index: int) -> TrajectoryWindow:
+    def window(self, start_index: int, tail_frames: int = 2) -> TrajectoryWindow:
         """All frames from ``start_index`` on, with a braking tail; frames before it are executed and may be forgotten.
+
+        Args:
+            start_index: Index of its first frame.
+            tail_frames: How long the tail is at least, >= 2; the joints rest where they do not need it.
 
         Raises:
             ParameterError: that frame is not planned yet, or already forgotten.
@@ -300,7 +309,7 @@ class TrajectoryShaper:
                 f"frame {start_index} is not in the plan, which holds frames {self._executed} to {self.end_index - 1}."
             )
         self._executed, first = start_index, start_index - self._plan_start
-        tail = self.way_to_rest()
+        tail = self.way_to_rest(tail_frames)
         before = self._plan[max(first - 1, 0)]
         path = np.concatenate([[before], self._plan[first:], tail, tail[-1:]])
         committed = len(self._plan) - first - 1

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from llamo_ros.core.errors import ParameterError
+from llamo_ros.motion.clip import MotionClip
 from llamo_ros.pipelines.motion_to_robot import MotionToRobot
 from llamo_ros.pipelines.playback import PlaybackBuffer
 from llamo_ros.pipelines.player import Player
 from llamo_ros.pipelines.reference_window import reference_window
 from llamo_ros.retarget.body_part import BodyPart, joints_of
+from llamo_ros.retarget.profile import RootLimits
 
 
 def roots(frames) -> np.ndarray:
@@ -100,3 +104,29 @@ def test_a_window_carries_accelerations_on_a_trackers_clock(robot, player, walke
         window = reference_window(frame.robot, 0.02, 0.2)
         assert window.accelerations.shape == window.positions.shape
         assert (np.abs(window.accelerations) <= robot.acceleration_limits * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("stall", [3, 9, 30])
+def test_the_root_goes_on_from_where_its_last_window_ended_after_a_stall(
+    robot, walker, chunks, run, assert_safe, stall: int
+) -> None:
+    """Joints that stand still do not tell that the root was elsewhere: a root held back by its limits is still moving."""
+    slow = replace(robot, root_limits=RootLimits(0.6, 3.0, 60.0, 1.0, 5.0))
+    clip = walker(60)
+    rotations, ahead = np.repeat(clip.rotations[:1], 60, axis=0), clip.root_positions.copy()
+    ahead[:, 2] *= 2.0
+    player = Player(PlaybackBuffer(), MotionToRobot(slow, blend_s=0.0))
+    for chunk in chunks(MotionClip(rotations, ahead), "a"):
+        player.push(chunk)
+    frames = run(player, 40)
+    window = frames[-1].robot
+    ends = window.root_positions, window.root_quaternions
+    assert all(np.abs(np.diff(end[-2:], axis=0)).max() < 1e-9 for end in ends), "the window ends at rest"
+    player.sit_out(stall)
+    rows = [min(k, len(window) - 1) for k in range(1, stall + 1)]
+    along = np.concatenate([ends[0][rows], ends[1][rows]], axis=1)
+    path = np.concatenate([roots(frames), along, roots(run(player, 40))])
+    limits = slow.root_limits
+    for order, limit in enumerate((limits.speed, limits.acceleration, limits.jerk), start=1):
+        fastest = np.linalg.norm(np.diff(path[:, :3], n=order, axis=0), axis=1).max() * 30**order
+        assert fastest <= limit * (1 + 1e-6)

@@ -165,3 +165,36 @@ def test_a_preview_of_the_tail_plans_nothing(g1: Robot) -> None:
         *(each.follow(motion.sliced(30), motion.joint_positions[30:]) for each in (path, other)), strict=True
     ):
         np.testing.assert_array_equal(one, two)
+
+
+def gliding(robot: Robot, frames: int = 40) -> RobotMotion:
+    """The root glides ahead at 2 m/s and turns; joints stand still and no foot stands."""
+    time = np.arange(frames) / RATE
+    turn = 2.0 * time
+    return RobotMotion(
+        robot.joint_names,
+        np.tile(robot.standing, (frames, 1)),
+        np.stack([2.0 * time, 0 * time, 0.8 + 0 * time], axis=1),
+        np.stack([0 * time, 0 * time, np.sin(turn / 2), np.cos(turn / 2)], axis=1),
+        np.zeros((frames, len(robot.feet))),
+        RATE,
+    )
+
+
+def test_a_root_that_still_moves_when_the_joints_rest_brakes_to_rest_as_its_tail_said(g1: Robot) -> None:
+    robot = replace(g1, root_limits=RootLimits(1.5, 5.0, 100.0, 1.5, 10.0))
+    motion, path = gliding(robot), RootPath(robot, RATE)
+    before = path.follow(motion, motion.joint_positions)
+    still = motion.joint_positions[-1:]
+    tail = path.tail(np.repeat(still, 2, axis=0))
+    assert np.abs(np.diff(tail[0][-2:], axis=0)).max() < 1e-9 and np.abs(np.diff(tail[1][-2:], axis=0)).max() < 1e-9
+    held = [np.concatenate(rows) for rows in zip(*(path.hold(still) for _ in range(len(tail[0]) + 20)), strict=True)]
+    count = len(tail[0])
+    np.testing.assert_allclose(held[0], np.concatenate([tail[0], np.repeat(tail[0][-1:], 20, axis=0)]), atol=1e-9)
+    np.testing.assert_allclose(held[1][:count], tail[1], atol=1e-9)
+    positions = np.concatenate([before[0], held[0]])
+    for order, limit in enumerate((1.5, 5.0, 100.0), start=1):
+        assert np.linalg.norm(np.diff(positions, n=order, axis=0), axis=1).max() * RATE**order <= limit * (1 + 1e-6)
+    # what comes next is taken up from there, not from where the root would have been
+    positions, _ = path.follow(motion, motion.joint_positions)
+    assert np.linalg.norm(positions[0] - held[0][-1]) < 0.01
