@@ -11,9 +11,12 @@ from __future__ import annotations
 import math
 
 from llamo_ros.core.errors import BackendError, ParameterError
+from llamo_ros.core.numbers import real_number, whole_number
 from llamo_ros.kernels.backends import compiled_kernels, instruction_sets
 
 __all__ = ["MULTIPLIED", "multiply_add_rate", "read_bandwidth"]
+
+_LARGEST = 2**46  # addresses that a process has on common machines
 
 MULTIPLIED = ("float32", "int8")  # bfloat16 weights are widened, and multiplied as float32
 
@@ -22,7 +25,8 @@ def read_bandwidth(size: int, seconds: float = 0.1, instruction_set: str | None 
     """Rate at which one thread reads a buffer again and again, plainly or fetching ahead, [byte/s]: the best round.
 
     Args:
-        size: Of the buffer, [byte], >= 1; rounded up to a kilobyte. It decides which cache level is measured.
+        size: Of the buffer, [byte], from 1 to what memory holds; rounded up to a kilobyte. It decides which cache level
+            is measured.
         seconds: How long to try, [s], > 0. At least one round is made, of 16 MB or the buffer.
         instruction_set: Of the loads; None takes the fastest of this machine.
 
@@ -30,10 +34,14 @@ def read_bandwidth(size: int, seconds: float = 0.1, instruction_set: str | None 
         ParameterError: a number is out of range.
         BackendError: the kernels are not built, or the machine does not have the instruction set.
     """
-    if size < 1:
-        raise ParameterError(f"size is {size}, expected at least 1 byte.")
+    number = whole_number(size)
+    if number is None or not 1 <= number <= _LARGEST:
+        raise ParameterError(f"size is {size!r}, expected a whole number from 1 to {_LARGEST} bytes.")
     kernels, chosen = _prepared(seconds, instruction_set)
-    return kernels.machine_probe_read_rate(int(size), seconds, chosen)
+    try:
+        return kernels.machine_probe_read_rate(number, seconds, chosen)
+    except MemoryError as error:
+        raise ParameterError(f"size is {number} bytes, for which there is no memory. Use less.") from error
 
 
 def multiply_add_rate(kind: str = "float32", seconds: float = 0.1, instruction_set: str | None = None) -> float:
@@ -56,8 +64,8 @@ def multiply_add_rate(kind: str = "float32", seconds: float = 0.1, instruction_s
 
 def _prepared(seconds: float, instruction_set: str | None) -> tuple[object, str]:
     """The compiled module and the instruction set, checked."""
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise ParameterError(f"seconds is {seconds}, expected a positive number.")
+    if not (math.isfinite(real_number(seconds)) and seconds > 0):
+        raise ParameterError(f"seconds is {seconds!r}, expected a positive number.")
     kernels = compiled_kernels("machine_probe")
     available = instruction_sets()
     if instruction_set is not None and instruction_set not in available:

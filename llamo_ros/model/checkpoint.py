@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from llamo_ros.core.errors import CheckpointError
+from llamo_ros.core.errors import CheckpointError, LlamoError, ParameterError
 from llamo_ros.core.resources import assets_path
 from llamo_ros.model.config import LlamoConfig
 from llamo_ros.model.llamo import Llamo
@@ -86,14 +86,14 @@ def checkpoint_folder(name_or_folder: str | Path) -> Path:
     Raises:
         CheckpointError: it is neither.
     """
-    folder = Path(name_or_folder)
-    if folder.is_dir():
-        return folder
+    name = str(name_or_folder) if isinstance(name_or_folder, str | Path) else None
+    if name and Path(name).is_dir():  # an empty name is not the folder that we are in
+        return Path(name)
     shipped = available_models()
-    if str(name_or_folder) in shipped:
-        return shipped[str(name_or_folder)]
+    if name in shipped:
+        return shipped[name]
     raise CheckpointError(
-        f"there is no model {str(name_or_folder)!r}. "
+        f"there is no model {(name_or_folder if name is None else name)!r}. "
         f"Give a checkpoint folder or one of: {', '.join(shipped) or '(none)'}."
     )
 
@@ -142,11 +142,21 @@ def load_checkpoint(
 
     Raises:
         CheckpointError: a file is missing or damaged, or names and shapes of tensors differ from the configuration.
-        ParameterError: there is no such dtype.
+        ParameterError: there is no such dtype, or PyTorch has no such device here.
     """
     folder = checkpoint_folder(name_or_folder)
+    _check_device(device)
     config, _ = read_config(folder)
-    model = skeleton(config if dtype is None else replace(config, dtype=dtype))
+    config = config if dtype is None else replace(config, dtype=dtype)
+    try:
+        model = skeleton(config)
+    except LlamoError:
+        raise
+    except Exception as error:  # sizes are whatever the file says, and PyTorch has many errors for them
+        raise CheckpointError(
+            f"{folder / 'config.json'} has sizes that make no model ({type(error).__name__}: {error}). It was damaged "
+            "or edited; copy it again."
+        ) from error
     expected = model.state_dict()
     shards = fitting_shards(folder, expected)
     weights, broken = {}, []
@@ -161,6 +171,16 @@ def load_checkpoint(
         )
     model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(False), TextTokenizer.load(folder / "tokenizer.json")
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except Exception as error:  # each kind of device fails in a way of its own
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ParameterError(
+            f"device is {device!r}, which PyTorch cannot use here ({reason}). Use 'cpu', or install PyTorch for it."
+        ) from error
 
 
 def fitting_shards(folder: Path, expected: Mapping[str, Tensor]) -> Shards:

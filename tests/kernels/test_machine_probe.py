@@ -28,10 +28,12 @@ def test_rates_are_positive_whatever_the_instruction_set(name: str) -> None:
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ParameterError, match="size is 0"):
-        read_bandwidth(0)
-    with pytest.raises(ParameterError, match="seconds is nan"):
-        read_bandwidth(1, math.nan)
+    for size in (0, -5, 2**63, 1.5, "x", None, math.nan):
+        with pytest.raises(ParameterError, match=f"size is {size!r}, expected a whole number from 1"):
+            read_bandwidth(size)
+    for seconds in (math.nan, math.inf, 0, "x", None):
+        with pytest.raises(ParameterError, match=f"seconds is {seconds!r}, expected a positive number"):
+            read_bandwidth(1, seconds)
     with pytest.raises(ParameterError, match="kind is 'int4', expected one of float32, int8"):
         multiply_add_rate("int4")
     with pytest.raises(BackendError, match="It has: .*portable"):

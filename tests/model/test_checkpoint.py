@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from llamo_ros.core.errors import CheckpointError
+from llamo_ros.core.errors import CheckpointError, ParameterError
 from llamo_ros.model.checkpoint import (
     checkpoint_folder,
     load_checkpoint,
@@ -152,6 +152,36 @@ def test_a_configuration_of_an_unknown_dtype_is_refused(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="float8"):
         load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("flow_head", "width", -64),
+        ("flow_head", "width", 10**9),
+        ("flow_head", "blocks", "4"),
+        ("backbone", "heads", 0),
+        ("backbone", "width", None),
+    ],
+)
+def test_a_size_that_makes_no_model_is_refused(folder: Path, part: str, name: str, value: object) -> None:
+    data = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    data["model"][part][name] = value
+    (folder / "config.json").write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"config.json has sizes that make no model .*copy it again"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("device", ["nonsense", "", 5.5, "cpu:x", "cuda:7000"])
+def test_a_device_that_is_not_here_is_refused_by_name(folder: Path, device: object) -> None:
+    with pytest.raises(ParameterError, match=f"device is {device!r}, which PyTorch cannot use here"):
+        load_checkpoint(folder, device)
+
+
+@pytest.mark.parametrize("name", ["", None, 5, b"llamo-mini"])
+def test_what_is_no_name_is_no_model(name: object) -> None:
+    with pytest.raises(CheckpointError, match=f"there is no model {name!r}. Give"):
+        load_checkpoint(name)
 
 
 def test_an_unknown_model_name_lists_what_there_is() -> None:
