@@ -208,7 +208,7 @@ def test_ctrl_c_ends_with_130_and_one_line(monkeypatch: pytest.MonkeyPatch, caps
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("llamo_ros.retarget.profile.robot_names", interrupted)
+    monkeypatch.setattr("llamo_ros.retarget.catalogue.robot_names", interrupted)
     assert main(["robots"]) == 130
     assert capsys.readouterr().err.strip() == "llamo: interrupted"
 

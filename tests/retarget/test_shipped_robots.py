@@ -27,7 +27,7 @@ def test_hands_and_feet_are_where_the_humans_are(
 ) -> None:
     robot = unhurried(robot)
     positions, rotations, stance, rate = benchmark_script.read_clip(bench_clips / f"{clip}.npz")
-    motion, _, _ = benchmark_script.retarget_clip(robot, positions, rotations, rate, passes=1)
+    motion, _ = benchmark_script.retarget_clip(robot, positions, rotations, rate, passes=1)
     scores = score_motion(robot, motion, positions[..., [2, 0, 1]], stance)
     # H1 has neither waist pitch nor ankle roll, so its feet are up to 1.6 cm off in the squat; the others have 1 cm.
     assert max(scores[f"reach_{limb}_cm"] for limb in range(4)) < 2.0
