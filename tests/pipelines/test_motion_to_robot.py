@@ -110,7 +110,7 @@ def test_a_window_carries_accelerations_on_a_trackers_clock(robot, player, walke
 def test_the_root_goes_on_from_where_its_last_window_ended_after_a_stall(
     robot, walker, chunks, run, assert_safe, stall: int
 ) -> None:
-    """Joints that stand still do not tell that the root was elsewhere: a root held back by its limits is still moving."""
+    """Joints that stand still do not tell where the root is: held back by its limits, it still moves."""
     slow = replace(robot, root_limits=RootLimits(0.6, 3.0, 60.0, 1.0, 5.0))
     clip = walker(60)
     rotations, ahead = np.repeat(clip.rotations[:1], 60, axis=0), clip.root_positions.copy()
