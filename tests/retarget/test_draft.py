@@ -85,7 +85,7 @@ def test_the_drafted_robot_follows_the_bench_clips_inside_its_limits(
     assert check_robot(robot).errors == []
     for clip in ("walk", "squat", "stress"):
         positions, rotations, stance, rate = benchmark_script.read_clip(bench_clips / f"{clip}.npz")
-        motion, _, _ = benchmark_script.retarget_clip(robot, positions, rotations, rate, passes=1)
+        motion, _ = benchmark_script.retarget_clip(robot, positions, rotations, rate, passes=1)
         assert (motion.joint_positions >= robot.lower).all() and (motion.joint_positions <= robot.upper).all()
         scores = score_motion(robot, motion, positions[..., [2, 0, 1]], stance)
         if clip != "stress":  # that one cannot be followed by every robot
@@ -123,7 +123,7 @@ def test_a_root_link_may_face_anywhere(rpy: str, bench_clips: Path, benchmark_sc
     assert any("x forward, y left, z up" in note for note in draft.notes)
     assert check_robot(draft.robot).errors == []
     positions, rotations, stance, rate = benchmark_script.read_clip(bench_clips / "walk.npz")
-    motion, _, _ = benchmark_script.retarget_clip(draft.robot, positions, rotations, rate, passes=1)
+    motion, _ = benchmark_script.retarget_clip(draft.robot, positions, rotations, rate, passes=1)
     scores = score_motion(draft.robot, motion, positions[..., [2, 0, 1]], stance)
     assert max(scores[f"reach_{limb}_cm"] for limb in range(4)) < 0.5
     assert scores["slip_cm_s"] < 0.1 and scores["tilt_deg"] < 1.0
@@ -153,6 +153,37 @@ def test_what_has_no_legs_is_no_humanoid() -> None:
       <child link="b"/><axis xyz="0 0 1"/><limit lower="-1" upper="1" velocity="1"/></joint></robot>"""
     with pytest.raises(RobotError, match="'arm' has no two chains of 3 or more joints that could be legs"):
         draft_profile(arm, "arm")
+
+
+def legs_only(knee: float, last: str) -> str:
+    """Two legs whose knees lie so far below the hips, [m], and what lies below the knee, as a link or nothing."""
+    parts = ['<robot name="walker"><link name="base"/>']
+    for side, y in (("left", 0.1), ("right", -0.1)):
+        chain = [("yaw", "0 0 1", 0.1), ("roll", "1 0 0", 0.0), ("pitch", "0 1 0", 0.0), ("knee", "0 1 0", knee)]
+        above = "base"
+        for name, axis, down in chain + ([(last, "0 1 0", knee)] if last else []):
+            parts.append(
+                f'<link name="{side}_{name}"/><joint name="{side}_{name}" type="revolute"><parent link="{above}"/>'
+                f'<child link="{side}_{name}"/><origin xyz="0 {y if above == "base" else 0} {-down}"/>'
+                f'<axis xyz="{axis}"/><limit lower="-1" upper="1" velocity="9"/></joint>'
+            )
+            above = f"{side}_{name}"
+    return "".join(parts) + "</robot>"
+
+
+@pytest.mark.parametrize(
+    ("knee", "last", "message"),
+    [
+        (0.35, "", "left leg of robot 'walker' was taken to be left_yaw, .*do not lie apart as hip, knee and ankle"),
+        (0.0, "ankle", "do not lie apart as hip, knee and ankle do"),
+        (0.0035, "ankle", "less than a millimetre thick: are the lengths .* in metres"),
+    ],
+    ids=["no foot", "all in one place", "millimetres"],
+)
+def test_legs_that_are_none_are_named(knee: float, last: str, message: str) -> None:
+    assert draft_profile(legs_only(0.35, "ankle"), "walker").robot.feet
+    with pytest.raises(RobotError, match=message):
+        draft_profile(legs_only(knee, last), "walker")
 
 
 def test_names_are_taken_apart() -> None:
