@@ -245,6 +245,13 @@ class _Finder:
         tip = self._tip(bodies)
         has_wrist = len(bodies) > _SHORTEST_LIMB + 1  # else the arm goes on after its last joint: with the forearm
         middle = self._middle(bodies, 0.0 if kind == "leg" or has_wrist else float(np.linalg.norm(tip)))
+        if middle == bodies[0] or (kind == "leg" and middle == end):
+            names = ", ".join(self.model.link_names[link] for link in bodies)
+            what = "hip, knee and ankle" if kind == "leg" else "shoulder and elbow"
+            raise RobotError(
+                f"the {side} {kind} of robot {self.model.name!r} was taken to be {names}, but at zero its joints do "
+                f"not lie apart as {what} do. Is it a humanoid, and are its lengths in metres?"
+            )
         return Chain(kind, side, tuple(bodies), self._start(bodies, middle, end), middle, end, tip)
 
     def _tip(self, bodies: list[int]) -> FloatArray:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llamo_ros.core.errors import RobotError
 from llamo_ros.retarget.anatomy import Anatomy, Chain, words_of
 from llamo_ros.retarget.robot import LinkPoses, RobotModel
 from llamo_ros.retarget.shapes import Solid, corners_of
@@ -17,6 +18,7 @@ from llamo_ros.retarget.shapes import Solid, corners_of
 FloatArray = NDArray[np.float64]
 
 HAND_SHARE = 0.85  # of the way from elbow to the tip of an arm that ends in its forearm
+_THINNEST = 1e-3
 _SOLE_DEPTH = 0.01  # what lies this little above the lowest point is the sole
 _FOOT_LENGTH, _FOOT_WIDTH, _HEEL_SHARE = 0.28, 0.14, 0.4  # of the leg, of the leg, of the foot behind the ankle
 
@@ -99,6 +101,11 @@ class ShapeDraft:
 
     def _entry(self, link: int, start: FloatArray, end: FloatArray, radius: float) -> dict[str, Any]:
         """A capsule between two points of the root's frame at zero, in the frame of a link."""
+        if radius < _THINNEST:
+            raise RobotError(
+                f"what hangs on link {self.model.link_names[link]!r} is less than a millimetre thick: are the lengths "
+                "of the robot description in metres?"
+            )
         turn, place = self.zero.rotations[0, link], self.zero.positions[0, link]
         ends = ((np.stack([start, end]) - place) @ turn).round(4) + 0.0
         return {

@@ -34,6 +34,7 @@ FloatArray = NDArray[np.float64]
 # the reference's own, so that it does not overshoot.
 _APPROACH = 0.7
 _ROUNDING = 1e-9  # of a limit; what a reference may exceed it by and still count as inside
+_LARGEST = 1e9  # [1/frame] and so on; a limit beyond, such as the largest number there is, would overflow in its square
 _USUAL_BRAKE = 8  # frames; the way to rest that is tried first
 _HARD, _EARLY = (0.0, 0.01, 0.1, 1000.0), (1.0, 3.0)  # smoothness and earliness of brakes where there is little room
 _SHORT = 8  # frames; longer manoeuvres are only tried where no short one is inside the limits
@@ -92,6 +93,7 @@ class PathLimiter:
                 np.minimum(jerk / frame_rate**3, 2.001 * acceleration / frame_rate**2),
             ]
         )
+        self._limits = np.minimum(self._limits, _LARGEST)
         v, a, j = self._limits
         # Frames that a smooth brake takes from full velocity at full acceleration, and a margin.
         needed = 1.3 * np.maximum(1.5 * v / a, np.sqrt(6.0 * v / j)).max() + 2.0 * (a / j).max() + 3.0

@@ -18,7 +18,7 @@ from llamo_ros.motion.skeleton import JOINT_INDEX
 from llamo_ros.retarget.capsules import Capsule, pairs_to_check
 from llamo_ros.retarget.catalogue import split_urdf
 from llamo_ros.retarget.points import Point, with_points
-from llamo_ros.retarget.profile_reader import ProfileReader, read_profile
+from llamo_ros.retarget.profile_reader import ProfileReader, hint, is_number, read_profile
 from llamo_ros.retarget.robot import RobotModel, robot_from_urdf, rotation_from_rpy
 
 FloatArray = NDArray[np.float64]
@@ -39,6 +39,7 @@ _SECTIONS = (
 )
 # Where a profile says nothing: from nothing to the largest acceleration in 20 ms.
 _JERK_PER_ACCELERATION = 50.0  # [1/s]
+_ONE_TURN = 6.3  # [rad]; an angle beyond was written in degrees
 
 
 @dataclass(frozen=True)
@@ -304,7 +305,7 @@ def _collision(section: ProfileReader, model: RobotModel) -> tuple[tuple[Capsule
         capsules.append(Capsule(name, link, part.array("from", (3,)), part.array("to", (3,)), part.positive("radius")))
     names = [capsule.name for capsule in capsules]
     ignore = set()
-    for pair in section.content.get("ignore") or []:
+    for pair in section.take("ignore", list) if section.content.get("ignore") is not None else []:
         if not isinstance(pair, list) or len(pair) != 2 or not all(name in names for name in pair):
             raise RobotError(f"{section.place}: ignore has {pair!r}, expected two of the capsules {', '.join(names)}.")
         ignore.add(frozenset(pair))
@@ -315,6 +316,8 @@ def _collision(section: ProfileReader, model: RobotModel) -> tuple[tuple[Capsule
 
 def _rotation(part: ProfileReader) -> FloatArray:
     rpy = part.array("rotation", (3,)) if "rotation" in part.content else np.zeros(3)
+    if (np.abs(rpy) > _ONE_TURN).any():
+        raise RobotError(f"{part.place}: 'rotation' is {rpy.tolist()}, expected radians; these look like degrees.")
     return _frozen(rotation_from_rpy(*rpy))
 
 
@@ -334,6 +337,7 @@ def _limb(part: ProfileReader, model: RobotModel) -> LimbRule:
     if len(human) != 3 or len(links) != 3:
         raise RobotError(f"{part.place} has {len(human)} human joints and {len(links)} links, expected 3 of each.")
     weights = ProfileReader(part.take("weights", dict), f"{part.place}.weights")
+    weights.only(("upper", "lower", "reach"))
     return LimbRule(
         human=tuple(part.human_joint(name) for name in human),
         links=tuple(model.link_index(name) for name in links),
@@ -359,10 +363,11 @@ def _foot(part: ProfileReader, limb_names: list[str]) -> FootRule:
 
 def _posture(reader: ProfileReader, key: str, model: RobotModel, lower: FloatArray, upper: FloatArray) -> FloatArray:
     posture = np.zeros(model.joint_count)
-    for name, value in (reader.content.get(key) or {}).items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-            raise RobotError(f"{reader.place}: {key}.{name} is {value!r}, expected an angle in radians.")
-        posture[model.joint_index(name)] = value
+    for name, value in reader.section(key).content.items():
+        joint = model.joint_index(name)
+        if not is_number(value) or abs(value) > max(_ONE_TURN, -model.lower[joint], model.upper[joint]):
+            raise RobotError(f"{reader.place}: {key}.{name} is {value!r}, expected an angle in radians.{hint(value)}")
+        posture[joint] = value
     return _frozen(np.clip(posture, lower, upper))
 
 

@@ -15,6 +15,8 @@ from llamo_ros.motion.skeleton import JOINT_INDEX
 
 FloatArray = NDArray[np.float64]
 
+_BEYOND = 1e100  # no number of a profile is that large; its square is still finite
+
 
 class ProfileReader:
     """A mapping from a profile that knows its place, so that each error can say where it is."""
@@ -36,8 +38,10 @@ class ProfileReader:
     def number(self, key: str, default: float | None = None) -> float:
         """A number that is not negative; required unless it has a default."""
         value = self.content.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value) or value < 0:
-            raise RobotError(f"{self.place}: {key!r} is {value!r}, expected a number that is not negative.")
+        if not is_number(value) or value < 0:
+            raise RobotError(
+                f"{self.place}: {key!r} is {value!r}, expected a number that is not negative.{hint(value)}"
+            )
         return float(value)
 
     def positive(self, key: str, default: float | None = None) -> float:
@@ -55,9 +59,9 @@ class ProfileReader:
             fits = array.ndim == len(shape) and all(
                 want in (None, got) for want, got in zip(shape, array.shape, strict=True)
             )
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             fits = False
-        if not fits or not np.isfinite(array).all():
+        if not fits or not (np.abs(array) < _BEYOND).all():
             sizes = " x ".join("any" if size is None else str(size) for size in shape)
             raise RobotError(f"{self.place}: {key!r} is {entry!r}, expected {sizes} numbers.")
         array.setflags(write=False)
@@ -75,7 +79,7 @@ class ProfileReader:
 
     def human_joint(self, name: Any) -> int:
         """Index of a joint of smpl22."""
-        if name not in JOINT_INDEX:
+        if not isinstance(name, str) or name not in JOINT_INDEX:
             raise RobotError(f"{self.place}: human joint {name!r} is not in smpl22. Known: {', '.join(JOINT_INDEX)}.")
         return JOINT_INDEX[name]
 
@@ -86,6 +90,35 @@ class ProfileReader:
                 raise RobotError(f"{self.place} has an unknown entry {key!r}. Known: {', '.join(keys)}.")
 
 
+def is_number(value: Any) -> bool:
+    """Whether an entry is a finite number."""
+    return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) < _BEYOND
+
+
+def hint(value: Any) -> str:
+    """What to do about text that was meant to be a number, with a space before it, or nothing."""
+    try:
+        float(value if isinstance(value, str) else "")
+    except ValueError:
+        return ""
+    return " Without quotes, and with a point and a sign where it has an exponent: 7.5e+3."
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses an entry that is there twice: YAML would take the last one without a word, and lose the other."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise yaml.YAMLError(f"entry {key.value!r} in line {line} is there twice; keep one of the two")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_profile(path: Path) -> ProfileReader:
     """Read the YAML of a profile.
 
@@ -93,7 +126,7 @@ def read_profile(path: Path) -> ProfileReader:
         RobotError: the file cannot be read or is no mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RobotError(f"robot profile {str(path)!r} cannot be read: {error}") from error
     if not isinstance(content, dict):

@@ -18,6 +18,7 @@ FloatArray = NDArray[np.float64]
 
 _MOVABLE = ("revolute", "continuous", "prismatic")
 _UNLIMITED_ANGLE = np.pi  # a continuous joint is kept within one turn, so that it can never wind up
+_NO_LIMIT = 1e3  # [rad] or [m]; a limit beyond is none
 
 
 @dataclass(frozen=True)
@@ -308,6 +309,9 @@ def _sorted_by_depth(
     while level:
         order += level
         level = [child for link in level for child in children[link]]
+    if len(order) < len(links):
+        loop = [link for link in links if link not in order]
+        raise RobotError(f"links {', '.join(loop[:5])} hang on one another in a loop; a robot description is a tree.")
     return order, carriers
 
 
@@ -357,6 +361,10 @@ def _limits(joint: ElementTree.Element) -> tuple[float, float, float]:
     text = f"{element.get('lower', 0)} {element.get('upper', 0)}" if bounded else None
     lower, upper = _numbers(text, default, f"limit of joint {name!r}")
     (velocity,) = _numbers(element.get("velocity"), (0.0,), f"velocity limit of joint {name!r}")
+    if joint.get("type") != "prismatic" and -lower > _NO_LIMIT < upper:  # as converters write a continuous joint
+        lower, upper = default
+    if not max(-lower, upper) <= _NO_LIMIT:
+        raise RobotError(f"joint {name!r} has limits {lower:g}..{upper:g}, which no joint reaches; give its real ones.")
     if lower > upper or velocity <= 0:
         raise RobotError(
             f"joint {name!r} has limits {lower:g}..{upper:g} and velocity {velocity:g}; expected lower <= upper and a "

@@ -204,8 +204,10 @@ class TrajectoryShaper:
             if isinstance(error, MotionDataError):
                 raise
             raise MotionDataError(f"the chunk is not an array of numbers: {error}") from error
-        if self._speed == 0.0 and self._plan:
-            return self.hold(len(reference))
+        if self._speed == 0.0 and len(reference):
+            if self._plan:
+                return self.hold(len(reference))
+            reference = np.tile(reference[:1], (len(reference), 1))  # there it stays
         self.counts.position_clamps += int(((reference < self.robot.lower) | (reference > self.robot.upper)).sum())
         limits, before = self._limiter.counts, self._limiter.counts.position
         planned = self._limiter.follow(self._blended(np.clip(reference, self.robot.lower, self.robot.upper)))

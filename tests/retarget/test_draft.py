@@ -155,6 +155,37 @@ def test_what_has_no_legs_is_no_humanoid() -> None:
         draft_profile(arm, "arm")
 
 
+def legs_only(knee: float, last: str) -> str:
+    """Two legs whose knees lie so far below the hips, [m], and what lies below the knee, as a link or nothing."""
+    parts = ['<robot name="walker"><link name="base"/>']
+    for side, y in (("left", 0.1), ("right", -0.1)):
+        chain = [("yaw", "0 0 1", 0.1), ("roll", "1 0 0", 0.0), ("pitch", "0 1 0", 0.0), ("knee", "0 1 0", knee)]
+        above = "base"
+        for name, axis, down in chain + ([(last, "0 1 0", knee)] if last else []):
+            parts.append(
+                f'<link name="{side}_{name}"/><joint name="{side}_{name}" type="revolute"><parent link="{above}"/>'
+                f'<child link="{side}_{name}"/><origin xyz="0 {y if above == "base" else 0} {-down}"/>'
+                f'<axis xyz="{axis}"/><limit lower="-1" upper="1" velocity="9"/></joint>'
+            )
+            above = f"{side}_{name}"
+    return "".join(parts) + "</robot>"
+
+
+@pytest.mark.parametrize(
+    ("knee", "last", "message"),
+    [
+        (0.35, "", "left leg of robot 'walker' was taken to be left_yaw, .*do not lie apart as hip, knee and ankle"),
+        (0.0, "ankle", "do not lie apart as hip, knee and ankle do"),
+        (0.0035, "ankle", "less than a millimetre thick: are the lengths .* in metres"),
+    ],
+    ids=["no foot", "all in one place", "millimetres"],
+)
+def test_legs_that_are_none_are_named(knee: float, last: str, message: str) -> None:
+    assert draft_profile(legs_only(0.35, "ankle"), "walker").robot.feet
+    with pytest.raises(RobotError, match=message):
+        draft_profile(legs_only(knee, last), "walker")
+
+
 def test_names_are_taken_apart() -> None:
     assert words_of("Left_HipPitch2") == ["left", "hip", "pitch"]
     assert words_of("leg_left_1_joint") == ["leg", "left", "joint"]

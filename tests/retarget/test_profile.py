@@ -153,6 +153,14 @@ def test_the_limits_of_a_given_description_hold() -> None:
         (["collision", "capsules", "head", "to"], [0, 0], "expected 3 numbers"),
         (["collision", "ignore"], [["head", "tail"]], "expected two of the capsules .*pelvis"),
         (["points"], {"tip": {"link": "pelvis"}}, "points.tip has no 'at'"),
+        (["limbs", "left_arm", "weights", "rech"], 1.0, "weights has an unknown entry 'rech'"),
+        (["limbs", "left_arm", "human", 0], ["left_hip"], "is not in smpl22"),
+        (["collision", "ignore"], 5, "'ignore' is 5, expected list"),
+        (["neutral"], [0.1], "neutral is .0.1., expected a mapping"),
+        (["standing", "left_knee_joint"], 38.0, "standing.left_knee_joint is 38.0, expected an angle in radians"),
+        (["orientations", "left_hand", "rotation"], [90, 0, 0], "expected radians; these look like degrees"),
+        (["limits", "acceleration"], 10**400, "expected a number"),
+        (["limits", "jerk"], "7.5e3", "Without quotes, and with a point and a sign .*7.5e[+]3"),
     ],
 )
 def test_a_wrong_entry_is_refused_with_its_place(
@@ -171,4 +179,13 @@ def test_a_file_that_is_no_profile_is_refused(tmp_path: Path, text: str) -> None
     path = tmp_path / "robot.yaml"
     path.write_text(text)
     with pytest.raises(RobotError, match="robot.yaml"):
+        load_robot(path)
+
+
+def test_an_entry_that_is_there_twice_is_refused_since_one_of_the_two_would_be_lost(
+    tmp_path: Path, profile: dict
+) -> None:
+    path = write(tmp_path, profile)
+    path.write_text(path.read_text() + "limits: {}\n")
+    with pytest.raises(RobotError, match="entry 'limits' in line [0-9]+ is there twice"):
         load_robot(path)

@@ -190,3 +190,23 @@ def test_the_room_does_not_load_torch() -> None:
     code = "import sys, llamo_ros.retarget.retargeter, llamo_ros.retarget.trajectory; sys.exit('torch' in sys.modules)"
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+LOOP = """<robot name="loop"><link name="base"/><link name="a"/><link name="b"/>
+  <joint name="ab" type="revolute"><parent link="a"/><child link="b"/><limit lower="-1" upper="1" velocity="1"/></joint>
+  <joint name="ba" type="revolute"><parent link="b"/><child link="a"/><limit lower="-1" upper="1" velocity="1"/></joint>
+  </robot>"""
+
+
+def test_links_in_a_loop_beside_the_tree_are_refused() -> None:
+    with pytest.raises(RobotError, match="links a, b hang on one another in a loop"):
+        robot_from_urdf(LOOP)
+
+
+def test_a_turning_joint_whose_limits_are_the_largest_numbers_there_are_is_a_continuous_one() -> None:
+    limits = 'lower="-1.7976931348623157e+308" upper="1.7976931348623157e+308"'
+    tree = LOOP.replace('<parent link="b"/>', '<parent link="base"/>').replace('lower="-1" upper="1"', limits)
+    model = robot_from_urdf(tree)
+    np.testing.assert_allclose([model.lower, model.upper], [[-np.pi] * 2, [np.pi] * 2])
+    with pytest.raises(RobotError, match="joint 'ab' has limits .* which no joint reaches"):
+        robot_from_urdf(tree.replace("revolute", "prismatic"))

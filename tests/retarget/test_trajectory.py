@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -342,3 +344,20 @@ def test_cubics_between_the_points_stay_inside_the_limits(g1: Robot) -> None:
         largest = max(largest, excess.max())
     assert nearest >= -1e-9
     assert largest <= 0.25 + 1e-9
+
+
+def test_at_a_speed_of_zero_the_first_chunk_moves_nothing_either(g1: Robot) -> None:
+    reference = g1.standing + np.linspace(0.0, 0.3, 40)[:, None]
+    planned = TrajectoryShaper(g1, speed=0.0).push(reference)
+    assert np.ptp(planned, axis=0).max() == 0.0
+
+
+def test_the_largest_number_there_is_may_be_a_limit(g1: Robot) -> None:
+    """Descriptions that were converted have it where there was no limit; its square is infinite."""
+    largest = np.full(g1.model.joint_count, np.finfo(np.float64).max)
+    robot = replace(g1, velocity_limits=largest)
+    shaper, generator = TrajectoryShaper(robot, blend_s=0.0), np.random.default_rng(0)
+    shaper.start_from(robot.standing)
+    q = np.concatenate([shaper.push(generator.uniform(robot.lower, robot.upper, (4, len(largest)))) for _ in range(10)])
+    assert np.isfinite(q).all() and (q >= robot.lower).all() and (q <= robot.upper).all()
+    assert (np.abs(np.diff(q, n=2, axis=0)) * 900 <= robot.acceleration_limits * (1 + 1e-6)).all()
