@@ -43,12 +43,12 @@ def mixed(
         left = np.maximum(limits[order] ** 2 - square, 0.0)
         root = np.sqrt(along * along + across * left)
         # the larger root of across s^2 + 2 along s = left, in the form without cancellation
-        forward, backward = left / np.maximum(root + along, 1e-300), (root - along) / np.maximum(across, 1e-300)
+        forward, backward = left / np.maximum(root + along, 1e-200), (root - along) / np.maximum(across, 1e-200)
         larger = np.where(along > 0, forward, backward)
         share = np.minimum(share, np.where(across > 1e-24, larger, 1.0).min(axis=0))
     if width == 1:
         up, down = np.maximum(upper - way, 0.0), np.maximum(way - lower, 0.0)
-        reach = np.where(change > 0, up, down) / np.maximum(np.abs(change), 1e-300)
+        reach = np.where(change > 0, up, down) / np.maximum(np.abs(change), 1e-200)
         share = np.minimum(share, np.where(np.abs(change) > 1e-12, reach, 1.0).min(axis=0))
     share = np.repeat(np.where(inside, 1.0, share * (1 - 1e-12)), width)
     mix = np.where(share == 1.0, wish, way + share * change)
