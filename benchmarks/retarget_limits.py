@@ -35,18 +35,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from retarget_quality import joined, read_clip
+from retarget_quality import read_clip
 from tqdm import tqdm
 
 from llamo_ros.benchmark.machine import envelope
 from llamo_ros.benchmark.results import add_result_options, check_places, keep
 from llamo_ros.benchmark.robot_limits import (
-    CHUNK,
     LimitJudge,
     chunks_of,
     perturbed_human_motion,
     perturbed_robot_motion,
     retargeted_chunks,
+    streamed,
 )
 from llamo_ros.benchmark.tables import caption, markdown
 from llamo_ros.core.errors import LlamoError, ParameterError
@@ -129,9 +129,9 @@ def _parts(
     clips, motions = {}, {}
     for name in ("walk", "squat", "stress"):
         clips[name] = read_clip(options.clips / f"{name}.npz")[:2]
-        motions[name] = _streamed(robot, *clips[name])
+        motions[name] = streamed(robot, *clips[name])
         yield _judged(robot, name, [motions[name]])
-    switch = _streamed(robot, *(np.concatenate([clips["squat"][k][:SWITCH], clips["stress"][k]]) for k in range(2)))
+    switch = streamed(robot, *(np.concatenate([clips["squat"][k][:SWITCH], clips["stress"][k]]) for k in range(2)))
     asked = FRAME_RATE * float(np.abs(np.diff(switch.joint_positions, axis=0)).max())
     yield _judged(robot, "switch", [switch]) | {"asked_rad_s": asked}
     if captured:
@@ -216,14 +216,7 @@ def _human(positions: np.ndarray, rotations: np.ndarray) -> MotionClip:
 
 
 def _retargeted(robot: Robot, clip: MotionClip) -> RobotMotion:
-    return _streamed(robot, *forward_kinematics(clip.rotations, clip.root_positions))
-
-
-def _streamed(robot: Robot, positions: np.ndarray, rotations: np.ndarray) -> RobotMotion:
-    """A whole motion, in the chunks of a stream."""
-    retargeter = Retargeter(robot)
-    cuts = [slice(first, first + CHUNK) for first in range(0, len(positions), CHUNK)]
-    return joined([retargeter.retarget_joints(positions[cut], rotations[cut], FRAME_RATE) for cut in cuts])
+    return streamed(robot, *forward_kinematics(clip.rotations, clip.root_positions))
 
 
 def _generated(count: int, checkpoint: str) -> Iterator[MotionClip]:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from retarget_quality import joined, read_clip, read_gmr
+from retarget_quality import read_clip, read_gmr
 
 from llamo_ros.benchmark.machine import envelope
 from llamo_ros.benchmark.mujoco_robot import (
@@ -51,7 +51,7 @@ from llamo_ros.benchmark.physics import (
     urdf_torque_limits,
 )
 from llamo_ros.benchmark.results import add_result_options, check_places, keep
-from llamo_ros.benchmark.robot_limits import CHUNK, published
+from llamo_ros.benchmark.robot_limits import published, streamed
 from llamo_ros.benchmark.self_collision import self_collision
 from llamo_ros.benchmark.tables import caption, markdown
 from llamo_ros.core.errors import LlamoError
@@ -136,9 +136,7 @@ def _all_motions(options: argparse.Namespace, robot: Robot) -> Iterator[tuple[st
     """Name and motions by method of each clip and prompt."""
     for name in options.names if options.clips else ():
         positions, rotations, _, rate = read_clip(options.clips / f"{name}.npz")
-        retargeter = Retargeter(robot)
-        cuts = [slice(first, first + CHUNK) for first in range(0, len(positions), CHUNK)]
-        motion = joined([retargeter.retarget_joints(positions[cut], rotations[cut], rate) for cut in cuts])
+        motion = streamed(robot, positions, rotations, rate)
         motions = {OURS: motion, PUBLISHED: published(robot, motion)}
         recording = options.clips / f"gmr010_g1_{name}.npz"
         if recording.is_file():

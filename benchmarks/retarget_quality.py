@@ -33,7 +33,7 @@ from llamo_ros.motion.frames import from_ros_world
 from llamo_ros.motion.rotations import quaternion_wxyz_to_matrix, wxyz_to_xyzw
 from llamo_ros.retarget.profile import Robot, load_robot
 from llamo_ros.retarget.quality import score_motion
-from llamo_ros.retarget.retargeter import Retargeter, RobotMotion
+from llamo_ros.retarget.retargeter import Retargeter, RobotMotion, joined
 from llamo_ros.training.runs import git_commit
 
 FloatArray = NDArray[np.float64]
@@ -109,13 +109,6 @@ def retarget_clip(
         if not best or sum(times) < sum(best):
             best = times
     return joined(motions), best
-
-
-def joined(motions: list[RobotMotion]) -> RobotMotion:
-    """Chunks of one stream as one motion."""
-    names = ("joint_positions", "root_positions", "root_quaternions", "contacts")
-    arrays = [np.concatenate([getattr(motion, name) for motion in motions]) for name in names]
-    return RobotMotion(motions[0].joint_names, *arrays, motions[0].frame_rate)
 
 
 def scores_of(robot: Robot, clips: Path, name: str) -> dict[str, dict[str, float]]:

@@ -16,7 +16,7 @@ from llamo_ros.motion.clip import MotionClip
 from llamo_ros.motion.rotations import matrix_to_quaternion_wxyz, quaternion_wxyz_to_matrix
 from llamo_ros.motion.skeleton import FRAME_RATE
 from llamo_ros.retarget.profile import Robot
-from llamo_ros.retarget.retargeter import Retargeter, RobotMotion
+from llamo_ros.retarget.retargeter import Retargeter, RobotMotion, joined
 from llamo_ros.retarget.root_path import RootPath
 from llamo_ros.retarget.trajectory import TrajectoryShaper
 
@@ -172,6 +172,20 @@ def chunks_of(motion: RobotMotion) -> Iterator[RobotMotion]:
     """A motion in the chunks of a stream."""
     for first in range(0, len(motion), CHUNK):
         yield motion.sliced(first, first + CHUNK)
+
+
+def streamed(robot: Robot, positions: FloatArray, rotations: FloatArray, frame_rate: float = FRAME_RATE) -> RobotMotion:
+    """A whole motion, retargeted in the chunks of a stream.
+
+    Args:
+        robot: The robot.
+        positions: smpl22 joints in the core's world, shape (T, 22, 3), [m].
+        rotations: Their rotations, shape (T, 22, 3, 3).
+        frame_rate: [Hz].
+    """
+    retargeter = Retargeter(robot)
+    cuts = [slice(first, first + CHUNK) for first in range(0, len(positions), CHUNK)]
+    return joined([retargeter.retarget_joints(positions[cut], rotations[cut], frame_rate) for cut in cuts])
 
 
 def published(robot: Robot, motion: RobotMotion) -> RobotMotion:

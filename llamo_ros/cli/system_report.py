@@ -27,6 +27,9 @@ from llamo_ros.kernels.backends import compiled_kernels, instruction_sets, why_n
 from llamo_ros.model.checkpoint import load_checkpoint, read_config
 from llamo_ros.model.config import LATENT_RATE, LlamoConfig
 from llamo_ros.pipelines.motion_engine import MotionEngine
+from llamo_ros.retarget.catalogue import robot_names
+from llamo_ros.retarget.profile import load_robot
+from llamo_ros.retarget.retargeter import Retargeter
 
 REQUIRED = ("torch", "numpy")
 OPTIONAL = {
@@ -74,7 +77,8 @@ def try_model(checkpoint: str, device: str) -> Trial:
     model, tokenizer = load_checkpoint(checkpoint, device)
     engine = MotionEngine(model, tokenizer)
     stream = engine.open("a person walks forward", min_duration=TRIAL_DURATION, max_duration=TRIAL_DURATION)
-    trial = Trial(device, model.config, engine.operations)
+    retargeter = Retargeter(load_robot(robot_names()[0]))  # any will do
+    trial = Trial(device, model.config, engine.operations | {"inverse_kinematics": retargeter.operation})
     began = time.monotonic()
     while made := engine.tick():
         trial.latencies += [chunk.latency for _, chunk in made]
@@ -200,7 +204,8 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _used(operation: object, trial: Trial) -> Row:
-    where = "main memory" if trial.device == "cpu" else f"memory of {trial.device}"
+    has_weights = hasattr(operation, "precision")  # the others compute on NumPy arrays
+    where = f"memory of {trial.device}" if has_weights and trial.device != "cpu" else "main memory"
     why = f"its data are in {where}"
     if operation.backend == "reference" and trial.device != "cpu":
         why += f"; {why_not_triton(torch.device(trial.device))}".rstrip("; ")
@@ -217,7 +222,7 @@ def _unused(trial: Trial) -> Row:
         return "reference", "-", trial.config.dtype, f"on {trial.device} PyTorch runs this part"
     if trial.config.dtype != "float32":
         return "reference", "-", trial.config.dtype, f"PyTorch runs this part of models in {trial.config.dtype}"
-    return "-", "-", "-", "this model makes motion without it"
+    return "-", "-", "-", "this model does without it"
 
 
 def _version(name: str) -> str:

@@ -15,7 +15,7 @@ from llamo_ros.motion.skeleton import FRAME_RATE
 from llamo_ros.retarget.body_part import BodyPart, restricted, standing_place
 from llamo_ros.retarget.profile import Robot
 from llamo_ros.retarget.quality import score_motion
-from llamo_ros.retarget.retargeter import Retargeter, RobotMotion
+from llamo_ros.retarget.retargeter import Retargeter, RobotMotion, joined
 from llamo_ros.retarget.root_path import RootCounts, RootPath
 from llamo_ros.retarget.touching import TouchCounter
 from llamo_ros.retarget.trajectory import ShaperCounts, TrajectoryShaper
@@ -92,7 +92,7 @@ def clip_to_robot(
         motions.append(motion)
         if progress is not None:
             progress(min(first + _CHUNK, len(clip)))
-    result = _scored(robot, clip, _joined(motions), shaper.counts, root.counts)
+    result = _scored(robot, clip, joined(motions), shaper.counts, root.counts)
     unmoved = {BodyPart.UPPER: {"foot_error_cm": float("nan")}, BodyPart.LEGS: {"hand_error_cm": float("nan")}}
     return replace(result, **unmoved.get(part, {}))
 
@@ -101,13 +101,6 @@ def _within_limits(motion: RobotMotion, shaper: TrajectoryShaper, root: RootPath
     joints = shaper.push(motion.joint_positions)
     positions, quaternions = root.follow(motion, joints)
     return replace(motion, joint_positions=joints, root_positions=positions, root_quaternions=quaternions)
-
-
-def _joined(motions: list[RobotMotion]) -> RobotMotion:
-    names = ("joint_positions", "root_positions", "root_quaternions", "contacts")
-    return replace(
-        motions[0], **{name: np.concatenate([getattr(motion, name) for motion in motions]) for name in names}
-    )
 
 
 def _scored(

@@ -8,6 +8,7 @@ balance.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +26,7 @@ from llamo_ros.retarget.reachable import reachable_velocities
 
 FloatArray = NDArray[np.float64]
 
+_PER_FRAME = ("joint_positions", "root_positions", "root_quaternions", "contacts")  # of a RobotMotion
 _PELVIS = JOINT_INDEX["pelvis"]
 _STANCE_WEIGHT = 100.0  # of the vector from one standing foot to another, as a fraction of the leg: feet do not slide
 # Of staying where the frame before is, [1/rad^2], for joints that carry a foot and for the others: takes the kink out
@@ -70,8 +72,13 @@ class RobotMotion:
 
     def sliced(self, start: int, stop: int | None = None) -> RobotMotion:
         """Frames ``start`` to ``stop`` (not included) as a new motion."""
-        names = ("joint_positions", "root_positions", "root_quaternions", "contacts")
-        return replace(self, **{name: getattr(self, name)[start:stop] for name in names})
+        return replace(self, **{name: getattr(self, name)[start:stop] for name in _PER_FRAME})
+
+
+def joined(motions: Sequence[RobotMotion]) -> RobotMotion:
+    """Chunks of one stream, at least one, as one motion."""
+    arrays = {name: np.concatenate([getattr(motion, name) for motion in motions]) for name in _PER_FRAME}
+    return replace(motions[0], **arrays)
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,11 @@ class Retargeter:
             backend=backend,
         )
         self.reset()
+
+    @property
+    def operation(self) -> InverseKinematics:
+        """The inverse kinematics as kernels run it."""
+        return self._solver
 
     def reset(self) -> None:
         """Forget the past, as before a motion that does not continue the last one."""

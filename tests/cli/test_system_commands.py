@@ -112,6 +112,7 @@ def test_doctor_shows_machine_versions_and_what_each_operation_runs_on(
             assert rows[name][:3] == ["cpu", instruction_sets()[0], precision]
             assert rows[name][3] == f"its data are in main memory; {precision} by the checkpoint"
         assert rows["frame_decoder"] == ["cpu", "-", "-", "its data are in main memory"]
+        assert rows["inverse_kinematics"] == ["cpu", "-", "-", "its data are in main memory"]
         assert "keeps up with real time" in said
 
 

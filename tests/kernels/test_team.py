@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -126,17 +126,7 @@ def test_threads_mean_nothing_to_the_reference() -> None:
 
 
 @pytest.mark.parametrize("sanitiser", [[], ["-fsanitize=thread"]], ids=["plain", "thread sanitiser"])
-def test_a_caller_finishes_without_its_helpers_and_nothing_races(tmp_path: Path, sanitiser: list[str]) -> None:
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
-    if compiler is None or sys.platform != "linux":
-        pytest.skip("needs Linux and a C++ compiler")
-    compile_command = [compiler, "-std=c++17", "-O2", "-g", "-pthread", *sanitiser, "-I", str(ROOT / "kernels/common")]
-    if sanitiser:
-        (tmp_path / "empty.cpp").write_text("int main() {}\n", encoding="utf-8")
-        for command in ([*compile_command, "empty.cpp", "-o", "empty"], ["./empty"]):
-            if subprocess.run(command, cwd=tmp_path, capture_output=True).returncode != 0:
-                pytest.skip("this compiler's thread sanitiser does not run here")
-    sources = [str(ROOT / "tests/kernels/team_program.cpp"), *map(str, (ROOT / "kernels/common").glob("*.cpp"))]
-    subprocess.run([*compile_command, *sources, "-o", "program"], cwd=tmp_path, check=True, timeout=240)
-    result = subprocess.run(["./program"], cwd=tmp_path, capture_output=True, text=True, timeout=240)
-    assert result.returncode == 0, result.stdout + result.stderr
+def test_a_caller_finishes_without_its_helpers_and_nothing_races(
+    run_program: Callable[..., None], tmp_path: Path, sanitiser: list[str]
+) -> None:
+    run_program("team_program", tmp_path, ["-O2"], sanitiser)

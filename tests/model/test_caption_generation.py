@@ -150,7 +150,8 @@ def test_a_temperature_near_zero_writes_the_most_likely_caption(tiny: Llamo, tem
 
 def test_numbers_of_other_libraries_are_numbers() -> None:
     numpy = pytest.importorskip("numpy")
-    CaptionOptions(temperature=numpy.float32(0.5), top_p=1, seed=numpy.int64(3), max_tokens=numpy.uint8(7))
+    options = CaptionOptions(temperature=numpy.float32(0.5), top_p=1, seed=numpy.int64(3), max_tokens=numpy.uint8(7))
+    assert options == CaptionOptions(temperature=0.5, top_p=1.0, seed=3, max_tokens=7)
 
 
 @pytest.mark.parametrize(
